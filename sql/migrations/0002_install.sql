@@ -1,0 +1,472 @@
+-- Installing and uninstalling, in SQL alone: from psql, Alembic, Django or Flyway as well as from Python.
+-- Errors carry SQLSTATE VZ001 (source), VZ002 (definition), VZ003 (taken), VZ004 (unknown name),
+-- VZ005 (extension) and a hint that says what to do next.
+
+-- A name of at most 63 bytes: a longer one is cut and gets a hash of the whole, so that two never meet.
+create function {schema}.object_name(base text, suffix text) returns text
+language plpgsql immutable strict as $$
+declare
+  cut text := base;
+  tail text := '_' || left(md5(base), 8) || suffix;
+begin
+  if octet_length(base || suffix) <= 63 then
+    return base || suffix;
+  end if;
+  while octet_length(cut || tail) > 63 loop
+    cut := left(cut, -1);
+  end loop;
+  return cut || tail;
+end $$;
+
+create function {schema}.fail(code text, message text, hint text) returns void
+language plpgsql as $$
+begin
+  raise exception using errcode = code, message = message, hint = hint;
+end $$;
+
+-- The columns a template names, without the chunk itself.
+create function {schema}.template_columns(template text) returns text[]
+language sql immutable strict as $$
+  select coalesce(array_agg(distinct m[1]) filter (where m[1] <> 'chunk'), '{{}}')
+  from regexp_matches(replace(replace(template, '{{{{', ''), '}}}}', ''), '\{{([^{{}}]*)\}}', 'g') as m
+$$;
+
+create function {schema}.check_columns(source regclass, columns text[], what text) returns void
+language plpgsql as $$
+declare
+  missing text;
+begin
+  select c into missing from unnest(columns) as c
+  where not exists (
+    select from pg_attribute a
+    where a.attrelid = source and a.attname = c and a.attnum > 0 and not a.attisdropped);
+  if missing is not null then
+    perform {schema}.fail('VZ001',
+      format('table %s has no column %I, which %s names', source, missing, what),
+      'its columns are: ' || (
+        select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+        where attrelid = source and attnum > 0 and not attisdropped));
+  end if;
+end $$;
+
+-- The type under a domain, however deep.
+create function {schema}.base_type(domain oid) returns oid
+language sql stable strict as $$
+  with recursive chain as (
+    select oid, typbasetype, typtype from pg_type where oid = domain
+    union all
+    select t.oid, t.typbasetype, t.typtype from chain c join pg_type t on t.oid = c.typbasetype and c.typtype = 'd')
+  select oid from chain where typtype <> 'd'
+$$;
+
+-- The key: the primary key, or the unique NOT NULL index over the columns that the definition names.
+create function {schema}.source_key(source regclass, wanted text[]) returns jsonb
+language plpgsql stable as $$
+declare
+  found jsonb;
+begin
+  select jsonb_agg(jsonb_build_object(
+           'column', a.attname,
+           'name', {schema}.object_name('source_' || a.attname, ''),
+           'type', format_type(t.oid, null) || case when a.attcollation <> t.typcollation
+             then ' collate ' || (select format('%I.%I', n.nspname, c.collname) from pg_collation c
+               join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end,
+           'oid', t.oid::bigint,
+           'send', (select format('%I.%I', n.nspname, p.proname) from pg_proc p
+             join pg_namespace n on n.oid = p.pronamespace where p.oid = t.typsend)
+         ) order by k.position)
+  into found
+  from (
+    select i.indexrelid, i.indrelid, i.indkey from pg_index i
+    where i.indrelid = source and i.indisunique and i.indisvalid and i.indpred is null
+      and i.indexprs is null and i.indimmediate
+      and case when wanted is null then i.indisprimary
+          else (select array_agg(attname::text order by attname) from pg_attribute
+                where attrelid = source and attnum = any(i.indkey[0:i.indnkeyatts - 1]) and attnotnull)
+             = (select array_agg(c order by c) from unnest(wanted) as c) end
+    order by i.indisprimary desc, i.indexrelid
+    limit 1) as i
+  join pg_index on pg_index.indexrelid = i.indexrelid
+  cross join lateral unnest(i.indkey[0:pg_index.indnkeyatts - 1]::int2[]) with ordinality as k(attnum, position)
+  join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+  -- A domain travels as the type under it.
+  join pg_type d on d.oid = a.atttypid
+  join pg_type t on t.oid = case when d.typtype = 'd' then {schema}.base_type(d.oid) else d.oid end;
+  return found;
+end $$;
+
+-- Defaults filled in and spellings made one, so that two definitions can be compared.
+create function {schema}.normalize(definition jsonb) returns jsonb
+language plpgsql stable as $$
+declare
+  result jsonb := jsonb_strip_nulls(definition);
+  allowed constant text[] := array['chunk_column', 'template', 'metadata', 'time_column', 'key',
+    'partition_interval', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap'];
+  unknown text;
+begin
+  select k into unknown from jsonb_object_keys(result) as k where k <> all (allowed) limit 1;
+  if unknown is not null then
+    perform {schema}.fail('VZ002', format('the definition has an unknown option %s', to_json(unknown)),
+      'the options are: ' || array_to_string(allowed, ', '));
+  end if;
+  if result ? 'chunk_column' then
+    result := jsonb_build_object('metadata', '[]'::jsonb, 'chunk_size', '[500, 1000]'::jsonb,
+      'chunk_overlap', 0, 'embedder', '{{}}'::jsonb) || result;
+    if not result ? 'model' or not result ? 'dimensions' then
+      perform {schema}.fail('VZ002', 'the definition lacks "model" or "dimensions"',
+        'name the model and the number of dimensions of its vectors');
+    end if;
+  end if;
+  if result ? 'partition_interval' then
+    -- Seconds, so that "30 days" and "720 hours" are the same; months and years have no fixed length.
+    if (result ->> 'partition_interval')::interval
+       <> make_interval(secs => extract(epoch from (result ->> 'partition_interval')::interval)::float8)
+       or extract(month from (result ->> 'partition_interval')::interval) <> 0
+       or extract(year from (result ->> 'partition_interval')::interval) <> 0
+       or extract(epoch from (result ->> 'partition_interval')::interval) < 3600 then
+      perform {schema}.fail('VZ002',
+        format('partition_interval %s is not usable', result -> 'partition_interval'),
+        'give a fixed length of an hour or more, in hours, days or weeks, such as "30 days"');
+    end if;
+    result := jsonb_set(result, '{{partition_interval}}',
+      to_jsonb(extract(epoch from (result ->> 'partition_interval')::interval)::bigint || ' seconds'));
+  end if;
+  return result;
+end $$;
+
+-- Triggers only append the key to a log that no worker locks against them. SECURITY DEFINER: the
+-- application's role needs no right on anything of ours. Everything is qualified: its search_path,
+-- which may be empty, does not matter.
+create function {schema}.create_capture(v {schema}.vectorizer) returns void
+language plpgsql as $$
+declare
+  source text := v.source::text;
+  log_path text := format('%I.%I', {schema_name}, v.log_table);
+  names text := (select string_agg(quote_ident(k ->> 'name'), ', ' order by n)
+                 from jsonb_array_elements(v.key) with ordinality as e(k, n));
+  columns text[] := array(select quote_ident(k ->> 'column')
+                          from jsonb_array_elements(v.key) with ordinality as e(k, n) order by n);
+  tracked text[] := case when v.definition ? 'chunk_column' then {schema}.tracked_columns(v.key, v.definition) end;
+  -- Statement triggers with transition tables are cheaper, but a partitioned parent has none that
+  -- see writes to its partitions.
+  per_row boolean := (select relkind = 'p' or relhassubclass from pg_class where oid = v.source);
+  old_key text := (select string_agg('old.' || c, ', ') from unnest(columns) as c);
+  new_key text := (select string_agg('new.' || c, ', ') from unnest(columns) as c);
+  action text;
+  body text;
+  function_path text;
+begin
+  foreach action in array array['insert', 'update', 'delete', 'truncate'] loop
+    function_path := format('%I.%I', {schema_name}, {schema}.object_name(v.name, '_' || action));
+    body := case action
+      when 'insert' then case when per_row
+        then format('insert into %s (%s) values (%s);', log_path, names, new_key)
+        else format('insert into %s (%s) select %s from inserted;', log_path, names, array_to_string(columns, ', ')) end
+      when 'delete' then case when per_row
+        then format('insert into %s (%s) values (%s);', log_path, names, old_key)
+        else format('insert into %s (%s) select %s from deleted;', log_path, names, array_to_string(columns, ', ')) end
+      when 'update' then format(
+        'insert into %1$s (%2$s) values (%4$s); '
+        -- The binary image, because equality may not exist for the type or may be coarser than change.
+        'if row(%3$s)::pg_catalog.record operator(pg_catalog.*<>) row(%4$s)::pg_catalog.record then '
+        'insert into %1$s (%2$s) values (%3$s); end if;', log_path, names, old_key, new_key)
+      when 'truncate' then format($f$insert into %s (kind) values ('t'::pg_catalog."char");$f$, log_path)
+    end;
+    execute format(
+      'create or replace function %s() returns pg_catalog.trigger language plpgsql security definer '
+      'as $body$begin %s return null; end$body$', function_path, body);
+    execute format('revoke all on function %s() from public', function_path);
+    execute format('create trigger %I after %s on %s %s execute function %s()',
+      {schema}.object_name('vectorizer_' || v.name, '_' || action), action, source,
+      case
+        when action = 'update' and tracked is null then
+          'for each row when (old.* operator(pg_catalog.*<>) new.*)'
+        when action = 'update' then format(
+          'for each row when (row(%s)::pg_catalog.record operator(pg_catalog.*<>) row(%s)::pg_catalog.record)',
+          (select string_agg('old.' || quote_ident(c), ', ') from unnest(tracked) as c),
+          (select string_agg('new.' || quote_ident(c), ', ') from unnest(tracked) as c))
+        when action = 'truncate' then 'for each statement'
+        when per_row then 'for each row'
+        when action = 'insert' then 'referencing new table as inserted for each statement'
+        else 'referencing old table as deleted for each statement'
+      end, function_path);
+  end loop;
+end $$;
+
+-- The columns whose change matters, key first, each once.
+create function {schema}.tracked_columns(key jsonb, definition jsonb) returns text[]
+language sql immutable as $$
+  select array_agg(name order by first)
+  from (
+    select name, min(n) as first
+    from (
+      select k ->> 'column' as name, n from jsonb_array_elements(key) with ordinality as e(k, n)
+      union all select definition ->> 'chunk_column', 1001
+      union all select definition ->> 'time_column', 1002
+      union all select c, 2000 + n from unnest({schema}.template_columns(definition ->> 'template'))
+        with ordinality as t(c, n)
+      union all select c, 4000 + n from jsonb_array_elements_text(definition -> 'metadata')
+        with ordinality as m(c, n)) as named
+    where name is not null
+    group by name) as once
+$$;
+
+create function {schema}.create_queue(v {schema}.vectorizer) returns void
+language plpgsql as $$
+declare
+  log_path text := format('%I.%I', {schema_name}, v.log_table);
+  row_path text := format('%I.%I', {schema_name}, v.row_table);
+  names text := (select string_agg(quote_ident(k ->> 'name'), ', ' order by n)
+                 from jsonb_array_elements(v.key) with ordinality as e(k, n));
+  columns text := (select string_agg(format('%I %s', k ->> 'name', k ->> 'type'), ', ' order by n)
+                   from jsonb_array_elements(v.key) with ordinality as e(k, n));
+begin
+  -- CACHE 1: with a larger cache a session could hand out a number below one that was already claimed.
+  execute format(
+    'create table if not exists %s ('
+    '  seq bigint generated always as identity (cache 1) primary key,'
+    '  at timestamptz not null default now(),'
+    '  kind "char" not null default ''r'','
+    '  %s'
+    ') with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,'
+    '  autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000,'
+    '  autovacuum_vacuum_cost_delay = 0)', log_path, columns);
+  execute format('comment on table %s is %L', log_path, format(
+    'Change log of vectorizer %I: keys of %s that changed, in order. kind r: row, t: TRUNCATE.', v.name, v.source));
+  -- Half of each page stays free: the update that finishes a row is then HOT, for it touches no index.
+  execute format(
+    'create table if not exists %s ('
+    '  %s,'
+    '  lease uuid,'
+    '  attempts integer not null default 0,'
+    '  losses integer not null default 0,'
+    '  available_at timestamptz,'
+    '  dead boolean not null default false,'
+    '  error text,'
+    '  failed_hash bytea,'
+    '  time timestamptz,'
+    '  source_hash bytea,'
+    '  chunks integer,'
+    '  primary key (%s)'
+    ') with (fillfactor = 50)', row_path, columns, names);
+  execute format('create index if not exists %I on %s (available_at) where available_at is not null and not dead',
+    {schema}.object_name(v.row_table, '_available'), row_path);
+  execute format('create index if not exists %I on %s (%s) where dead',
+    {schema}.object_name(v.row_table, '_dead'), row_path, names);
+  execute format('comment on table %s is %L', row_path, format(
+    'Ledger of vectorizer %I: who holds each row of %s, what went wrong, what was made of it.', v.name, v.source));
+end $$;
+
+-- The schema-qualified name of a destination: in the schema of its source unless named with one.
+create function {schema}.destination_path(source regclass, named text) returns text
+language plpgsql stable as $$
+declare
+  schema_of_source name;
+  parts text[];
+begin
+  select n.nspname, parse_ident(coalesce(named, quote_ident({schema}.object_name(c.relname, '_embedding'))))
+  into schema_of_source, parts
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = source;
+  if cardinality(parts) = 1 then
+    parts := array[schema_of_source::text] || parts;
+  end if;
+  return format('%I.%I', parts[1], parts[2]);
+end $$;
+
+create function {schema}.create_destination(name text, key jsonb, definition jsonb) returns regclass[]
+language plpgsql as $$
+declare
+  path text[] := parse_ident(definition ->> 'destination');
+  storage text := {schema}.object_name(path[2], '_g1');
+  extension text := (select quote_ident(nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+                     where extname = 'vector');
+  names text := (select string_agg(quote_ident(k ->> 'name'), ', ' order by n)
+                 from jsonb_array_elements(key) with ordinality as e(k, n));
+begin
+  if to_regclass(format('%I.%I', path[1], path[2])) is not null
+     or to_regclass(format('%I.%I', path[1], storage)) is not null then
+    perform {schema}.fail('VZ003', format('destination %I.%I or its storage %I exists already', path[1], path[2], storage),
+      'choose another destination, or drop that one if nothing needs it');
+  end if;
+  execute format(
+    'create table %I.%I ('
+    '  id uuid not null,'
+    '  time timestamptz not null,'
+    '  %s,'
+    '  chunk integer not null,'
+    '  content_hash bytea not null,'
+    '  metadata jsonb not null,'
+    '  contents text not null,'
+    '  embedding %s.vector(%s) not null,'
+    '  primary key (id, time)'
+    ') %s', path[1], storage,
+    (select string_agg(format('%I %s not null', k ->> 'name', k ->> 'type'), ', ' order by n)
+     from jsonb_array_elements(key) with ordinality as e(k, n)),
+    extension, definition ->> 'dimensions',
+    case when definition ? 'partition_interval' then 'partition by range (time)' else '' end);
+  execute format('create index on %I.%I (%s)', path[1], storage, names);
+  execute format('create index on %I.%I using gin (metadata jsonb_path_ops)', path[1], storage);
+  -- The cast lets a later generation with other dimensions take the view over.
+  execute format(
+    'create view %1$I.%2$I as select id, time, %4$s, chunk, metadata, contents, embedding::%5$s.vector as embedding '
+    'from %1$I.%3$I', path[1], path[2], storage, names, extension);
+  execute format('comment on view %I.%I is %L', path[1], path[2],
+    format('Embeddings made by vectorizer %I with %s.', name, definition ->> 'model'));
+  return array[format('%I.%I', path[1], path[2])::regclass, format('%I.%I', path[1], storage)::regclass];
+end $$;
+
+create function {schema}.check_source(source regclass, definition jsonb) returns jsonb
+language plpgsql as $$
+declare
+  relation pg_class := (select c from pg_class c where c.oid = source);
+  wanted text[] := (select array_agg(c) from jsonb_array_elements_text(definition -> 'key') as c);
+  key jsonb;
+begin
+  if relation.relkind not in ('r', 'p') or relation.relpersistence = 't' then
+    perform {schema}.fail('VZ001', format('%s is a %s, not a permanent table', source, case
+        when relation.relpersistence = 't' then 'temporary table'
+        else (array['view', 'materialized view', 'foreign table', 'index', 'sequence', 'composite type'])
+          [array_position(array['v', 'm', 'f', 'i', 'S', 'c']::"char"[], relation.relkind)] end),
+      'attach the vectorizer to the table that holds the rows');
+  end if;
+  perform {schema}.check_columns(source, wanted, 'key');
+  key := {schema}.source_key(source, wanted);
+  if key is null then
+    perform {schema}.fail('VZ001', case when wanted is null then format('table %s has no primary key', source)
+        else format('table %s has no unique index over exactly the NOT NULL columns %s', source,
+          array_to_string(wanted, ', ')) end,
+      'add a primary key, or name in "key" the NOT NULL columns of a unique index');
+  end if;
+  perform {schema}.check_columns(source, array[definition ->> 'chunk_column'], 'chunk_column')
+    where definition ? 'chunk_column';
+  perform {schema}.check_columns(source, array[definition ->> 'time_column'], 'time_column')
+    where definition ? 'time_column';
+  perform {schema}.check_columns(source, {schema}.template_columns(definition ->> 'template'), 'template')
+    where definition ? 'template';
+  perform {schema}.check_columns(source,
+    array(select jsonb_array_elements_text(definition -> 'metadata')), 'metadata')
+    where definition ? 'metadata';
+  return key;
+end $$;
+
+create function {schema}.ensure_vector() returns void
+language plpgsql as $$
+begin
+  if exists (select from pg_extension where extname = 'vector') then
+    return;
+  end if;
+  begin
+    create extension vector;
+  exception when others then
+    perform {schema}.fail('VZ005',
+      format('the extension "vector" (pgvector) is missing in database %I: %s', current_database(), sqlerrm),
+      'install pgvector on the server, then let an administrator run: CREATE EXTENSION vector');
+  end;
+end $$;
+
+-- Attach a vectorizer to a table: queue, capture, destination and registry row, and start its backfill.
+-- Running it again with the same definition changes nothing. Returns the id of the vectorizer.
+create function {schema}.install(name text, source regclass, definition jsonb) returns integer
+language plpgsql
+-- An install that waited longer behind a long transaction would queue the application behind itself.
+set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+  wanted jsonb;
+  key jsonb;
+  v {schema}.vectorizer;
+  targets regclass[];
+begin
+  perform pg_advisory_xact_lock(hashtextextended('vectorizer.install', 0));
+  wanted := {schema}.normalize(install.definition);
+  if wanted ? 'chunk_column' then
+    wanted := wanted || jsonb_build_object('destination',
+      {schema}.destination_path(install.source, wanted ->> 'destination'));
+  end if;
+  select * into v from {schema}.vectorizer r where r.name = install.name;
+  if v.id is not null and (v.source <> install.source or v.definition <> wanted) then
+    perform {schema}.fail('VZ003',
+      format('vectorizer %I is installed with another definition (on %s): %s', install.name, v.source,
+        case when v.source <> install.source then 'the source differs'
+        else (select string_agg(format('%s is %s, asked for %s', k, coalesce(v.definition -> k, 'null'), coalesce(wanted -> k, 'null')), '; ')
+              from (select jsonb_object_keys(v.definition || wanted) as k) as o
+              where v.definition -> k is distinct from wanted -> k) end),
+      format('uninstall it first (uninstall(%L, true) drops its embeddings), or choose another name', install.name));
+  end if;
+  if v.id is not null and v.uninstalled_at is null then
+    return v.id;
+  end if;
+  if wanted ? 'chunk_column' then
+    perform {schema}.ensure_vector();
+  end if;
+  key := {schema}.check_source(install.source, wanted);
+  if v.id is null then
+    if wanted ? 'chunk_column' then
+      targets := {schema}.create_destination(install.name, key, wanted);
+    end if;
+    insert into {schema}.vectorizer (name, source, key, definition, log_table, row_table, destination, storage)
+    values (install.name, install.source, key, wanted, {schema}.object_name(install.name, '_log'),
+            {schema}.object_name(install.name, '_row'), targets[1], targets[2])
+    returning * into v;
+    insert into {schema}.progress (vectorizer) values (v.id);
+  else
+    update {schema}.vectorizer set uninstalled_at = null, installed_at = now(), key = check_source
+    from {schema}.check_source(install.source, wanted) where id = v.id returning vectorizer.* into v;
+    -- What was written meanwhile is unknown: visit every row and every known key, compare hashes.
+    update {schema}.progress set backfill_cursor = null, backfill_claimed = 0, backfill_done_at = null,
+      backfill_started_at = now(), backfill_resync = true, sweep_cursor = null, sweep_done_at = null
+    where vectorizer = v.id;
+  end if;
+  update {schema}.progress set backfill_total = (
+    select greatest(sum(c.reltuples), 0) from pg_class c
+    where c.oid = v.source or c.oid in (select relid from pg_partition_tree(v.source)))
+  where vectorizer = v.id;
+  perform {schema}.create_queue(v);
+  perform {schema}.create_capture(v);
+  return v.id;
+end $$;
+comment on function {schema}.install(text, regclass, jsonb) is
+  'Attach a vectorizer to a table. Idempotent. Returns its id.';
+
+-- Detach: capture and queue go at once; embeddings and ledger stay unless they are to be dropped.
+create function {schema}.uninstall(name text, drop_embeddings boolean default false) returns void
+language plpgsql set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer;
+  action text;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('vectorizer.install', 0));
+  select * into v from {schema}.vectorizer r where r.name = uninstall.name;
+  if v.id is null then
+    perform {schema}.fail('VZ004', format('there is no vectorizer %I', uninstall.name), {schema}.known_names());
+  end if;
+  -- Fences what is in flight: a worker that lost its lease writes nothing.
+  delete from {schema}.lease where vectorizer = v.id;
+  foreach action in array array['insert', 'update', 'delete', 'truncate'] loop
+    -- The function goes with its trigger; the table itself may be gone already.
+    execute format('drop function if exists %I.%I() cascade', {schema_name},
+      {schema}.object_name(v.name, '_' || action));
+  end loop;
+  execute format('drop table if exists %I.%I', {schema_name}, v.log_table);
+  if drop_embeddings or v.destination is null then
+    if v.destination is not null then
+      execute format('drop view if exists %s', v.destination);
+      execute format('drop table if exists %s', v.storage);
+    end if;
+    execute format('drop table if exists %I.%I', {schema_name}, v.row_table);
+    delete from {schema}.vectorizer where id = v.id;
+  else
+    execute format('update %I.%I set lease = null where lease is not null', {schema_name}, v.row_table);
+    update {schema}.vectorizer set uninstalled_at = now() where id = v.id and uninstalled_at is null;
+  end if;
+end $$;
+comment on function {schema}.uninstall(text, boolean) is
+  'Detach a vectorizer. Its embeddings are kept unless drop_embeddings is true.';
+
+create function {schema}.known_names() returns text
+language sql stable as $$
+  select coalesce('installed: ' || string_agg(quote_ident(name), ', ' order by name),
+                  'none is installed yet: use install')
+  from {schema}.vectorizer where uninstalled_at is null
+$$;

@@ -1,0 +1,1 @@
+delete from {schema}.lease where token = %(token)s

@@ -1,0 +1,10 @@
+-- The chunks stored for those rows of the batch that need comparing. row.time prunes the partitions.
+select k.n::integer, d.id, timestamptz_send(d.time), d.chunk, d.content_hash, d.metadata = k.metadata::jsonb
+from rows from (
+       jsonb_to_recordset((select keys from {schema}.lease where token = %(token)s)) as ({record}),
+       unnest(%(wanted)s::boolean[]), unnest(%(metadata)s::text[]))
+     with ordinality as k({names}, wanted, metadata, n)
+join {row} r on {row_matches_k}
+join {storage} d on d.time = r.time and {d_matches_k}
+where k.wanted
+order by k.n, d.chunk

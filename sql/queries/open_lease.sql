@@ -1,0 +1,6 @@
+-- Nothing comes back when the vectorizer was paused or uninstalled meanwhile: the claim is then undone.
+insert into {schema}.lease (token, vectorizer, worker, keys, expires_at)
+select %(token)s, id, %(worker)s, %(keys)s::jsonb, clock_timestamp() + make_interval(secs => %(seconds)s)
+from {schema}.vectorizer
+where id = %(vectorizer)s and paused_at is null and uninstalled_at is null
+returning token

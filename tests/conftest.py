@@ -1,0 +1,46 @@
+"""What our own tests need beyond the fixtures of `vectorizer.testing.pytest_plugin`."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vectorizer.testing.pytest_plugin import database, template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_SECONDS = 20  # many times what anything here takes, on a busy machine too
+
+
+@pytest.fixture(scope="session")
+def postgres17_template() -> Iterator[tuple[str, str]]:
+    """URL of the PostgreSQL 17 of .ci/postgres17.sh, and the template made there."""
+    server = os.environ.get("VECTORIZER_TEST_URL_17")
+    if not server:
+        pytest.skip("VECTORIZER_TEST_URL_17 is not set: see .ci/postgres17.sh")
+    with template(server) as name:
+        yield server, name
+
+
+@pytest.fixture
+def postgres17_url(postgres17_template: tuple[str, str]) -> Iterator[str]:
+    """URL of a fresh database with pgvector on PostgreSQL 17, for tests marked `needs_apt`."""
+    with database(*postgres17_template) as url:
+        yield url
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Wait until a condition holds: `eventually(lambda: queue.empty())`."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + _SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come true in time"
+            time.sleep(0.005)
+
+    return wait

@@ -1,0 +1,51 @@
+"""Keeps embeddings in step with PostgreSQL tables.
+
+`Vectorizer` and `AsyncVectorizer` do everything by themselves; `pgvectorizer.Vectorize` hands
+changed rows to a function of yours; `client` reads and writes vector collections.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vectorizer import client, pgvectorizer
+    from vectorizer._async.vectorizer import AsyncVectorizer
+    from vectorizer._sync.vectorizer import Vectorizer
+    from vectorizer.batch import Counts
+    from vectorizer.embedders.minilm import MiniLMEmbedder
+    from vectorizer.embedders.openai import OpenAIEmbedder
+    from vectorizer.search import SearchResult
+    from vectorizer.types import Embedder
+
+__all__ = [
+    "AsyncVectorizer",
+    "Counts",
+    "Embedder",
+    "MiniLMEmbedder",
+    "OpenAIEmbedder",
+    "SearchResult",
+    "Vectorizer",
+    "client",
+    "pgvectorizer",
+]
+
+# Loaded at first use: importing the package costs milliseconds and none of the models.
+_HOMES = {
+    "AsyncVectorizer": "vectorizer._async.vectorizer",
+    "Counts": "vectorizer.batch",
+    "Embedder": "vectorizer.types",
+    "MiniLMEmbedder": "vectorizer.embedders.minilm",
+    "OpenAIEmbedder": "vectorizer.embedders.openai",
+    "SearchResult": "vectorizer.search",
+    "Vectorizer": "vectorizer._sync.vectorizer",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return import_module(f"vectorizer.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

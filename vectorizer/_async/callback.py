@@ -1,0 +1,100 @@
+"""Batches handed to a function of the user, which embeds and writes them itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+from vectorizer._async.database import AsyncDatabase
+from vectorizer._async.queue import AsyncQueue
+from vectorizer.batch import Batch, Failed, LoadedRow
+from vectorizer.concurrency import AsyncHeartbeat, call_async
+from vectorizer.definition import Installation
+from vectorizer.errors import LeaseLost
+from vectorizer.rows import Row, row_class
+from vectorizer.statements import Statements
+
+__all__ = ["AsyncCallbackWorker", "EmbedAndWrite"]
+
+EmbedAndWrite: TypeAlias = Callable[[Sequence[Row], Any], None | Awaitable[None]]
+# Columns of load_source_rows before the key: number, source_hash.
+_LEADING = 2
+
+
+class AsyncCallbackWorker:
+    """Claims batches of one installed vectorizer and hands them to a callback."""
+
+    def __init__(
+        self, database: AsyncDatabase, installation: Installation, queue: AsyncQueue
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._key_length = len(installation.key)
+        self._statements = Statements(database.schema, installation)
+
+    async def process(self, callback: EmbedAndWrite, argument: Any, rows: int) -> int:
+        """Claim one batch, call `callback(rows, argument)`, and ack it.
+
+        Returns the number of rows handed over; 0 only if nothing was claimable. When the
+        callback raises, the batch is tried again later, and the exception goes to the caller.
+        """
+        batch = await self._queue.claim(rows)
+        if batch is None:
+            return 0
+        loaded, instances = await self._load(batch)
+        try:
+            async with AsyncHeartbeat(
+                lambda: self._queue.extend(batch), self._queue.lease_seconds / 3
+            ):
+                await call_async(callback, instances, argument)
+        except Exception as error:
+            await self._finish(batch, loaded, f"{type(error).__name__}: {error}")
+            raise
+        await self._finish(batch, loaded, None)
+        return batch.size
+
+    async def _load(self, batch: Batch) -> tuple[list[LoadedRow], list[Row]]:
+        async with self._database.transaction(pinned_plans=True) as connection:
+            found = await connection.execute(
+                self._statements["load_source_rows"], {"token": batch.token}
+            )
+            records = await found.fetchall()
+            names = [column.name for column in found.description or ()]
+        if len(records) < batch.size:
+            raise LeaseLost(f"the lease of a batch of {batch.size} rows was lost before it was read")
+        first = _LEADING + self._key_length
+        kind = row_class(names[first:])
+        loaded = [_loaded(record) for record in records]
+        return loaded, [kind((self._locked_id(record), *record[first:])) for record in records]
+
+    def _locked_id(self, record: tuple[Any, ...]) -> Any:
+        key = record[_LEADING : _LEADING + self._key_length]
+        return key[0] if self._key_length == 1 else key
+
+    async def _finish(self, batch: Batch, rows: Sequence[LoadedRow], error: str | None) -> None:
+        async with self._database.transaction(pinned_plans=True) as connection:
+            await self._queue.hold(connection, batch)
+            await self._queue.finish(
+                connection,
+                batch,
+                done=[(row, None, None) for row in rows if row.present and error is None],
+                gone=[row for row in rows if not row.present and error is None],
+                failed=[Failed(row, error) for row in rows if error is not None],
+            )
+
+
+def _loaded(record: Sequence[Any]) -> LoadedRow:
+    number, source_hash, *_ = record
+    return LoadedRow(
+        number=number,
+        key=(),
+        present=source_hash is not None,
+        known_time=None,
+        known_hash=None,
+        known_chunks=None,
+        attempts=0,
+        source_hash=source_hash,
+        time=None,
+        metadata=None,
+        texts=(),
+    )

@@ -1,0 +1,89 @@
+"""Partitions of a time-partitioned table, made when a row needs one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import psycopg
+from psycopg import sql
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from vectorizer._async.database import AsyncDatabase
+from vectorizer.definition import Relation
+from vectorizer.errors import DatabaseError
+from vectorizer.partitioning import Partition, partition_of
+from vectorizer.statements import compose, relation
+
+__all__ = ["AsyncPartitions"]
+
+_RETRYABLE = ("55P03", "40P01")  # lock not available, deadlock
+
+
+class AsyncPartitions:
+    """Makes and remembers the partitions of one table, each `interval` wide."""
+
+    def __init__(self, database: AsyncDatabase, table: Relation, interval: timedelta) -> None:
+        self._database = database
+        self._table = table
+        self._interval = interval
+        self._known: set[Partition] = set()
+
+    def forget(self) -> None:
+        """Look partitions up again: somebody may have dropped one."""
+        self._known.clear()
+
+    async def ensure(self, times: Iterable[int]) -> None:
+        """Make the partitions for these times (microseconds since 2000-01-01) where missing."""
+        wanted = {partition_of(time, self._interval) for time in times} - self._known
+        for partition in sorted(wanted, key=lambda p: p.start):
+            await self._make(partition)
+        self._known |= wanted
+
+    async def _make(self, partition: Partition) -> None:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(_is_retryable),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            stop=stop_after_delay(60),
+            reraise=True,
+        ):
+            with attempt:
+                async with self._database.transaction() as connection:
+                    await self._make_in(connection, partition)
+
+    async def _make_in(self, connection: psycopg.AsyncConnection, partition: Partition) -> None:
+        await connection.execute("set local lock_timeout = '2s'", prepare=False)
+        # Two workers that need the same partition at once: the second finds it made.
+        await connection.execute(
+            "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"vectorizer {self._table}"]
+        )
+        child = Relation(self._table.schema, partition.name(self._table.name))
+        found = await connection.execute(
+            "select to_regclass(format('%%I.%%I', %s::text, %s::text))::text", [child.schema, child.name]
+        )
+        if await found.fetchone() != (None,):
+            return
+        # Made apart and attached, because PARTITION OF would lock readers and writers of the parent out.
+        await connection.execute(
+            compose(
+                "create table {child} (like {parent} including all)",
+                child=relation(child),
+                parent=relation(self._table),
+            )
+        )
+        await connection.execute(
+            compose(
+                "alter table {parent} attach partition {child} for values from ({start}) to ({end})",
+                child=relation(child),
+                parent=relation(self._table),
+                start=sql.Literal(partition.start),
+                end=sql.Literal(partition.end),
+            )
+        )
+
+
+def _is_retryable(error: BaseException) -> bool:
+    return (
+        isinstance(error, DatabaseError)
+        and getattr(error.__cause__, "sqlstate", None) in _RETRYABLE
+    )

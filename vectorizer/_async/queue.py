@@ -1,0 +1,301 @@
+"""The work queue of one vectorizer: claim a batch, hold it, and give it up again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from vectorizer._async.database import AsyncDatabase
+from vectorizer.batch import Batch, Failed, LoadedRow
+from vectorizer.definition import Installation
+from vectorizer.errors import DatabaseError, LeaseLost, VectorizerPaused
+from vectorizer.statements import Statements
+from vectorizer.types import JSON
+
+__all__ = ["AsyncQueue"]
+
+# A scan goes past entries of keys it cannot take; this many for each row wanted.
+_SCAN_FACTOR = 4
+# Every so many claims the backfill comes first, so that it moves however busy the table is.
+_BACKFILL_TURN = 4
+# How often a claim looks behind the last claimed entry, for transactions that committed late: seconds.
+_LOOK_BACK_SECONDS = 1.0
+_CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
+
+
+class _TruncateFoundError(Exception):
+    """A claim met the marker of a TRUNCATE, which goes before everything else."""
+
+    def __init__(self, entries: list[int]) -> None:
+        self.entries = entries
+
+
+class AsyncQueue:
+    """Claims, leases and acks for one installed vectorizer.
+
+    lease_seconds: how long a batch stays ours without a heartbeat.
+    max_attempts: failures after which a row becomes a dead letter.
+    max_losses: how often a row may be alone in the lease of a vanished worker.
+    retry_seconds: back-off after the first failure; it doubles with each further one.
+    """
+
+    def __init__(
+        self,
+        database: AsyncDatabase,
+        installation: Installation,
+        *,
+        lease_seconds: float = 30.0,
+        max_attempts: int = 5,
+        max_losses: int = 3,
+        retry_seconds: float = 10.0,
+    ) -> None:
+        self._database = database
+        self._statements = Statements(database.schema, installation)
+        self._vectorizer = installation.id
+        self._name = installation.name
+        self._worker = f"{socket.gethostname()}:{os.getpid()}"
+        self.lease_seconds = lease_seconds
+        self._max_attempts = max_attempts
+        self._max_losses = max_losses
+        self._retry_seconds = retry_seconds
+        self._from_seq = 0
+        self._looked_back_at = float("-inf")
+        self._claims = 0
+
+    async def claim(self, rows: int) -> Batch | None:
+        """Take up to `rows` keys under one new lease; None only if nothing was claimable."""
+        while True:
+            try:
+                batch, more = await self._claim_once(rows)
+            except _TruncateFoundError as found:
+                await self._truncated(found.entries)
+                continue
+            except DatabaseError as error:
+                # Two claims met over each other's rows; the server undid this one.
+                if getattr(error.__cause__, "sqlstate", None) not in _CONFLICTS:
+                    raise
+                continue
+            if batch is not None or not more:
+                return batch
+
+    async def _claim_once(self, rows: int) -> tuple[Batch | None, bool]:
+        token = uuid4()
+        async with self._database.transaction(pinned_plans=True) as connection:
+            await self._execute(connection, "reap_leases", max_losses=self._max_losses)
+            lost = await self._execute(connection, "claim_lost", token=token, rows=rows)
+            keys, more = _keys(await lost.fetchall()), False
+            if not keys:
+                keys, more = await self._claim_regular(connection, token, rows)
+            if keys:
+                await self._open_lease(connection, token, keys)
+        return (Batch(token, len(keys)) if keys else None), more
+
+    async def _open_lease(
+        self, connection: psycopg.AsyncConnection[Any], token: UUID, keys: list[JSON]
+    ) -> None:
+        opened = await self._execute(
+            connection,
+            "open_lease",
+            token=token,
+            worker=self._worker,
+            keys=Jsonb(keys),
+            seconds=self.lease_seconds,
+        )
+        if await opened.fetchone() is None:
+            raise VectorizerPaused(
+                f"vectorizer {self._name} was paused or uninstalled; "
+                f"see: vectorizer status {self._name}"
+            )
+
+    async def _claim_regular(
+        self, connection: psycopg.AsyncConnection[Any], token: UUID, rows: int
+    ) -> tuple[list[JSON], bool]:
+        self._claims += 1
+        due = await self._execute(connection, "claim_retries", token=token, rows=rows)
+        keys, more = _keys(await due.fetchall()), False
+        if self._claims % _BACKFILL_TURN == 0 and len(keys) < rows:
+            more = await self._claim_behind_cursors(connection, token, rows, keys)
+        if len(keys) < rows:
+            keys += await self._claim_changes(connection, token, rows - len(keys))
+        if len(keys) < rows:
+            more = await self._claim_behind_cursors(connection, token, rows, keys) or more
+        return keys, more
+
+    async def _claim_changes(
+        self, connection: psycopg.AsyncConnection[Any], token: UUID, rows: int
+    ) -> list[JSON]:
+        now = time.monotonic()
+        if now - self._looked_back_at >= _LOOK_BACK_SECONDS:
+            self._from_seq, self._looked_back_at = 0, now
+        keys = await self._claim_changes_from(connection, token, rows, self._from_seq)
+        if not keys and self._from_seq:
+            # Nothing after the last claimed entry is no proof that nothing waits before it.
+            keys = await self._claim_changes_from(connection, token, rows, 0)
+        return keys
+
+    async def _claim_changes_from(
+        self, connection: psycopg.AsyncConnection[Any], token: UUID, rows: int, from_seq: int
+    ) -> list[JSON]:
+        scan = rows * _SCAN_FACTOR
+        while True:
+            found = await self._execute(
+                connection, "claim_changes", token=token, rows=rows, scan=scan, from_seq=from_seq
+            )
+            records = await found.fetchall()
+            if truncates := records[0]["truncates"]:
+                raise _TruncateFoundError(truncates)
+            keys = _keys(records)
+            if keys:
+                self._from_seq = records[0]["next_seq"]
+            if keys or records[0]["scanned"] < scan:
+                return keys
+            # All that was seen belongs to keys that others took at this moment: look further.
+            scan *= _SCAN_FACTOR
+
+    async def _claim_behind_cursors(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        token: UUID,
+        rows: int,
+        keys: list[JSON],
+    ) -> bool:
+        """Add keys from the sweep and the backfill; return whether there may be more to find."""
+        found = await self._execute(connection, "lock_progress")
+        progress = await found.fetchone()
+        if progress is None:
+            return False
+        for kind, active in (("sweep", "sweeping"), ("backfill", "backfilling")):
+            if progress[active] and len(keys) < rows:
+                cursor = progress[f"{kind}_cursor"]
+                claimed = await connection.cursor(row_factory=dict_row).execute(
+                    self._statements.after_cursor(f"claim_{kind}", started=cursor is not None),
+                    {
+                        "vectorizer": self._vectorizer,
+                        "token": token,
+                        "rows": rows - len(keys),
+                        "cursor": Jsonb(cursor or {}),
+                        "resync": progress["backfill_resync"],
+                    },
+                )
+                keys += _keys(await claimed.fetchall())
+        return True
+
+    async def _truncated(self, entries: list[int]) -> None:
+        """Fence what was read before a TRUNCATE, then look up every known key again."""
+        async with self._database.transaction(pinned_plans=True) as connection:
+            taken = await self._execute(connection, "take_truncate", truncates=entries)
+            if await taken.fetchone() is not None:
+                await self._execute(connection, "fence_all")
+                await self._execute(connection, "start_sweep")
+
+    async def extend(self, batch: Batch) -> bool:
+        """Prolong the lease by `lease_seconds` from now; False if it was lost."""
+        async with self._database.transaction() as connection:
+            extended = await self._execute(
+                connection, "extend_lease", token=batch.token, seconds=self.lease_seconds
+            )
+            return await extended.fetchone() is not None
+
+    async def hold(self, connection: psycopg.AsyncConnection[Any], batch: Batch) -> None:
+        """Lock the lease until the end of the transaction; raise LeaseLost if it is gone."""
+        held = await self._execute(connection, "hold_lease", token=batch.token)
+        if await held.fetchone() is None:
+            raise LeaseLost(
+                f"vectorizer {self._name}: the lease of a batch of {batch.size} rows was lost; "
+                f"nothing of it was written, another worker has it"
+            )
+
+    async def finish(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        batch: Batch,
+        *,
+        done: Sequence[tuple[LoadedRow, Any, int | None]],
+        gone: Sequence[LoadedRow],
+        failed: Sequence[Failed],
+    ) -> None:
+        """Note what became of each row and end the lease; `hold` comes before in the transaction.
+
+        done: row, its time as a datetime or None, its number of chunks (None if unknown).
+        """
+        if done:
+            await self._execute(
+                connection,
+                "finish_rows",
+                token=batch.token,
+                done=_spread(batch, {row.number: True for row, _, _ in done}),
+                times=_spread(batch, {row.number: moment for row, moment, _ in done}),
+                hashes=_spread(batch, {row.number: row.source_hash for row, _, _ in done}),
+                chunks=_spread(batch, {row.number: chunks for row, _, chunks in done}),
+            )
+        if gone:
+            await self._execute(
+                connection,
+                "forget_rows",
+                token=batch.token,
+                gone=_spread(batch, {row.number: True for row in gone}),
+            )
+        if failed:
+            await self._fail(connection, batch, failed)
+        await self._execute(connection, "close_lease", token=batch.token)
+
+    async def _fail(
+        self, connection: psycopg.AsyncConnection[Any], batch: Batch, failed: Sequence[Failed]
+    ) -> None:
+        await self._execute(
+            connection,
+            "fail_rows",
+            token=batch.token,
+            errors=_spread(batch, {failure.row.number: failure.error for failure in failed}),
+            hashes=_spread(batch, {failure.row.number: failure.row.source_hash for failure in failed}),
+            max_attempts=self._max_attempts,
+            base_seconds=self._retry_seconds,
+        )
+
+    async def release(self, batch: Batch, *, delay_seconds: float = 0.0) -> None:
+        """Give a batch back untouched; nobody claims it before `delay_seconds` have passed."""
+        async with self._database.transaction(pinned_plans=True) as connection:
+            held = await self._execute(connection, "hold_lease", token=batch.token)
+            if await held.fetchone() is not None:
+                await self._execute(
+                    connection, "release_rows", token=batch.token, delay_seconds=delay_seconds
+                )
+                await self._execute(connection, "close_lease", token=batch.token)
+
+    async def pause(self, reason: str) -> None:
+        """Stop this vectorizer until somebody resumes it; changes go on being captured."""
+        async with self._database.transaction() as connection:
+            await self._execute(connection, "pause_vectorizer", reason=reason)
+
+    async def in_flight_seconds(self) -> float | None:
+        """Return the seconds until the last lease of anybody expires; None if there is none."""
+        async with self._database.transaction() as connection:
+            found = await self._execute(connection, "in_flight")
+            record = await found.fetchone()
+        seconds = None if record is None else record["seconds"]
+        return None if seconds is None else float(seconds)
+
+    async def _execute(
+        self, connection: psycopg.AsyncConnection[Any], name: str, **parameters: Any
+    ) -> psycopg.AsyncCursor[dict[str, Any]]:
+        cursor = connection.cursor(row_factory=dict_row)
+        return await cursor.execute(
+            self._statements[name], {"vectorizer": self._vectorizer, **parameters}
+        )
+
+
+def _keys(records: Sequence[dict[str, Any]]) -> list[JSON]:
+    return [record["key"] for record in records if record["key"] is not None]
+
+
+def _spread(batch: Batch, values: dict[int, Any]) -> list[Any]:
+    # One entry a key of the lease, in its order: the statements zip them with the keys.
+    return [values.get(number) for number in range(1, batch.size + 1)]

@@ -1,0 +1,197 @@
+"""Our own objects in the database: migrations, installing, uninstalling, looking up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from vectorizer._async.database import AsyncDatabase
+from vectorizer.definition import Definition, Installation
+from vectorizer.errors import DatabaseError, NotInstalled, SchemaVersionError, SourceError
+from vectorizer.queries import migrations, query
+from vectorizer.statements import compose
+from vectorizer.types import JSON
+
+__all__ = ["AsyncSchema"]
+
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+class AsyncSchema:
+    """The schema that holds registry, queues and functions in one database."""
+
+    def __init__(self, database: AsyncDatabase) -> None:
+        self._database = database
+        self._names = {
+            "schema": sql.Identifier(database.schema),
+            "schema_name": sql.Literal(database.schema),
+        }
+
+    async def version(self) -> int:
+        """Return the number of the last migration in the database; 0 if there is none."""
+        async with self._database.transaction() as connection:
+            found = await connection.execute(
+                "select to_regclass(format('%%I.migration', %s::text))::text", [self._database.schema]
+            )
+            if await found.fetchone() == (None,):
+                return 0
+            number = await connection.execute(
+                compose("select coalesce(max(number), 0) from {schema}.migration", **self._names)
+            )
+            return int((await number.fetchone() or (0,))[0])
+
+    async def migrate(self) -> list[str]:
+        """Bring the schema up to this program's version; return the names of what was applied.
+
+        Safe from several processes at once. Raises SchemaVersionError if the schema is newer.
+        """
+        known = migrations()
+        if await self._checked_version() == known[-1].number:
+            return []
+        async with self._database.transaction() as connection:
+            await connection.execute("select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))")
+            await connection.execute(compose(_BOOTSTRAP, **self._names), prepare=False)
+            rows = await connection.execute(compose("select number from {schema}.migration", **self._names))
+            done = {number for (number,) in await rows.fetchall()}
+            applied = [migration for migration in known if migration.number not in done]
+            for migration in applied:
+                await connection.execute(compose(migration.text, **self._names), prepare=False)
+                await connection.execute(
+                    compose("insert into {schema}.migration (number, name) values (%s, %s)", **self._names),
+                    [migration.number, migration.name],
+                )
+        return [migration.name for migration in applied]
+
+    async def check(self) -> None:
+        """Raise SchemaVersionError unless the schema is exactly of this program's version."""
+        version = await self._checked_version()
+        if version == 0:
+            raise NotInstalled(
+                f"no vectorizer is installed in this database (schema {self._database.schema!r} is missing); "
+                f"run: vectorizer install TABLE"
+            )
+        if version < migrations()[-1].number:
+            raise SchemaVersionError(
+                f"schema {self._database.schema!r} is at version {version}, this program needs "
+                f"{migrations()[-1].number}; installing any vectorizer again brings it up to date"
+            )
+
+    async def _checked_version(self) -> int:
+        version = await self.version()
+        if version > migrations()[-1].number:
+            raise SchemaVersionError(
+                f"schema {self._database.schema!r} is at version {version}, newer than this program "
+                f"knows ({migrations()[-1].number}); upgrade pg-vectorizer"
+            )
+        return version
+
+    async def install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
+        """Attach a vectorizer to a table; return its id. Installing twice changes nothing.
+
+        Raises SourceError, ConfigurationError, AlreadyInstalled or ExtensionMissing, each
+        before anything was changed.
+        """
+        async for attempt in AsyncRetrying(
+            # Each try gives up its place in the lock queue after two seconds, so that an install
+            # behind a long transaction does not make the application wait behind itself.
+            retry=retry_if_exception(_is_lock_timeout),
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            stop=stop_after_delay(60),
+            reraise=True,
+        ):
+            with attempt:
+                return await self._install(name, schema_name, table, definition)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    async def _install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
+        async with self._database.transaction() as connection:
+            found = await connection.execute(
+                "select to_regclass(format('%%I.%%I', %s::text, %s::text))::oid::bigint", [schema_name, table]
+            )
+            (source,) = await found.fetchone() or (None,)
+            if source is None:
+                raise SourceError(
+                    f"table {schema_name}.{table} does not exist in this database, or its schema "
+                    f"may not be used by this role; check the name and schema_name"
+                )
+            installed = await connection.execute(
+                compose("select {schema}.install(%s, %s::oid::regclass, %s)", **self._names),
+                [name, source, Jsonb(definition.to_json())],
+            )
+            (number,) = await installed.fetchone() or (0,)
+            return int(number)
+
+    async def uninstall(self, name: str, *, drop_embeddings: bool = False) -> None:
+        """Detach a vectorizer; its embeddings stay unless they are to be dropped.
+
+        Raises NotInstalled if there is none of that name.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                compose("select {schema}.uninstall(%s, %s)", **self._names), [name, drop_embeddings]
+            )
+
+    async def find(self, name: str) -> Installation:
+        """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
+        async with self._database.transaction() as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            await cursor.execute(compose(query("find_vectorizer"), **self._names), {"name": name})
+            record = await cursor.fetchone()
+            if record is None:
+                known = await cursor.execute(
+                    compose("select {schema}.known_names() as names", **self._names)
+                )
+                names = (await known.fetchone() or {})["names"]
+                raise NotInstalled(f"there is no vectorizer {name!r}; {names}")
+        return Installation.from_record(record)
+
+    async def names(self) -> list[str]:
+        """Return the names of all installed vectorizers, sorted."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(
+                compose(
+                    "select name from {schema}.vectorizer where uninstalled_at is null order by name",
+                    **self._names,
+                )
+            )
+            return [name for (name,) in await rows.fetchall()]
+
+    async def status(self, name: str | None = None) -> list[dict[str, JSON]]:
+        """Return the rows of the view `status`: of one vectorizer, or of all."""
+        return await self._view("status", name)
+
+    async def dead_letters(self, name: str | None = None) -> list[dict[str, JSON]]:
+        """Return the rows of the view `dead_letters`: of one vectorizer, or of all."""
+        return await self._view("dead_letters", name)
+
+    async def _view(self, view: str, name: str | None) -> list[dict[str, Any]]:
+        async with self._database.transaction() as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            await cursor.execute(
+                compose(
+                    "select * from {schema}.{view} where %(name)s::text is null or name = %(name)s",
+                    view=sql.Identifier(view),
+                    **self._names,
+                ),
+                {"name": name},
+            )
+            return await cursor.fetchall()
+
+
+_BOOTSTRAP = """
+create schema if not exists {schema};
+create table if not exists {schema}.migration (
+  number integer primary key,
+  name text not null,
+  applied_at timestamptz not null default now()
+);
+"""
+
+
+def _is_lock_timeout(error: BaseException) -> bool:
+    cause = error.__cause__
+    return isinstance(error, DatabaseError) and getattr(cause, "sqlstate", None) == _LOCK_NOT_AVAILABLE

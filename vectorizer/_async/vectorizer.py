@@ -1,0 +1,340 @@
+"""A vectorizer as the user holds it: install, run, search."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from types import TracebackType
+
+from typing_extensions import Self
+
+from vectorizer._async.database import AsyncDatabase
+from vectorizer._async.pipeline import AsyncPipeline
+from vectorizer._async.queue import AsyncQueue
+from vectorizer._async.schema import AsyncSchema
+from vectorizer._async.search import AsyncSearch
+from vectorizer._async.store import AsyncStore
+from vectorizer.batch import Batch, Counts, count
+from vectorizer.concurrency import AsyncHeartbeat, sleep_async
+from vectorizer.definition import Definition, Installation
+from vectorizer.embedders import create, describe
+from vectorizer.errors import (
+    ConfigurationError,
+    DimensionMismatch,
+    EmbedderRefused,
+    EmbedderUnavailable,
+    LeaseLost,
+    VectorizerPaused,
+)
+from vectorizer.naming import default_name
+from vectorizer.search import Filter, SearchResult
+from vectorizer.types import JSON, Embedder
+
+__all__ = ["AsyncVectorizer"]
+
+log = logging.getLogger("vectorizer")
+
+# How often a drain that waits for the batches of others looks whether they are finished: seconds.
+_POLL_SECONDS = 0.2
+
+
+class AsyncVectorizer:
+    """Keeps the embeddings of one table in step with it.
+
+    url: libpq connection string; table_name, schema_name: the source table.
+    name: of this vectorizer, by default made from the table's.
+    embedder: turns texts into vectors; see `vectorizer.types.Embedder`.
+    chunk_column: text column that is split into chunks and embedded.
+    template: what is embedded for a chunk, `{chunk}` and columns in braces; by default the chunk.
+    metadata: columns copied to each embedding, to filter by.
+    time_column: the row's time; rows where it is NULL are not embedded.
+    key: columns of a unique index that names a row, where there is no primary key.
+    partition_interval: partition the destination by time, each partition this wide.
+    destination: view to search, by default `<table>_embedding`, in the source's schema unless
+        named with one.
+    chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
+    batch_size: rows claimed at once; lease_seconds: how long a batch stays claimed after the
+        last sign of life of its worker. schema: where our own tables live.
+
+    Nothing is done before a method is called. Methods raise errors of `vectorizer.errors`:
+    ConfigurationError and its kin for what the user must mend, DatabaseUnavailable, and
+    NotInstalled where `install` has to come first.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        table_name: str,
+        *,
+        schema_name: str = "public",
+        name: str | None = None,
+        embedder: Embedder,
+        chunk_column: str,
+        template: str | None = None,
+        metadata: Sequence[str] = (),
+        time_column: str | None = None,
+        key: Sequence[str] | None = None,
+        partition_interval: timedelta | None = None,
+        destination: str | None = None,
+        chunk_size: tuple[int, int] = (500, 1000),
+        chunk_overlap: int = 0,
+        batch_size: int = 200,
+        lease_seconds: float = 30.0,
+        schema: str = "vectorizer",
+    ) -> None:
+        if not isinstance(embedder, Embedder):
+            raise ConfigurationError(
+                f"embedder {embedder!r} lacks model, dimensions or embed; see vectorizer.types.Embedder"
+            )
+        definition = Definition.parse(
+            {
+                "chunk_column": chunk_column,
+                "template": template,
+                "metadata": metadata,
+                "time_column": time_column,
+                "key": key,
+                "partition_interval": partition_interval,
+                "destination": destination,
+                "embedder": describe(embedder),
+                "model": embedder.model,
+                "dimensions": embedder.dimensions,
+                "chunk_size": chunk_size,
+                "chunk_overlap": chunk_overlap,
+            }
+        )
+        self._set(
+            AsyncDatabase(url, schema=schema),
+            name or default_name(schema_name, table_name),
+            embedder,
+            batch_size=batch_size,
+            lease_seconds=lease_seconds,
+        )
+        self._source = (schema_name, table_name)
+        self._definition: Definition | None = definition
+
+    def _set(
+        self,
+        database: AsyncDatabase,
+        name: str,
+        embedder: Embedder,
+        *,
+        batch_size: int,
+        lease_seconds: float,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size must be 1 or more, got {batch_size}")
+        if lease_seconds <= 0:
+            raise ConfigurationError(f"lease_seconds must be more than 0, got {lease_seconds}")
+        self.name = name
+        self.embedder = embedder
+        self._database = database
+        self._schema = AsyncSchema(database)
+        self._batch_size = batch_size
+        self._lease_seconds = lease_seconds
+        self._worker: _Worker | None = None
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        name: str,
+        *,
+        embedder: Embedder | None = None,
+        batch_size: int = 200,
+        lease_seconds: float = 30.0,
+        schema: str = "vectorizer",
+    ) -> Self:
+        """Return the vectorizer that is installed under a name, with nothing but the database.
+
+        The embedder is made from the configuration in the registry unless one is given.
+        Raises NotInstalled, or ConfigurationError if the embedder cannot be made.
+        """
+        database = AsyncDatabase(url, schema=schema)
+        try:
+            found = AsyncSchema(database)
+            await found.check()
+            installation = await found.find(name)
+            made = embedder or create(installation.definition.embedder)
+        finally:
+            await database.close()
+        self = cls.__new__(cls)
+        self._set(database, name, made, batch_size=batch_size, lease_seconds=lease_seconds)
+        self._source = (installation.source.schema, installation.source.name)
+        self._definition = None
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; they are opened again when needed."""
+        await self._database.close()
+
+    async def install(self) -> None:
+        """Attach to the table: capture, queue, destination, and a backfill of what is there.
+
+        Takes well under a second whatever the size of the table. Installing again, also from
+        several processes at once, changes nothing.
+
+        Raises SourceError, ConfigurationError, AlreadyInstalled, DimensionMismatch or
+        ExtensionMissing; nothing is changed then.
+        """
+        if self._definition is None:
+            return
+        await self._schema.migrate()
+        await self._check_dimensions()
+        await self._schema.install(self.name, *self._source, self._definition)
+        self._worker = None
+
+    async def _check_dimensions(self) -> None:
+        if self.name in await self._schema.names():
+            _check_embedder(await self._schema.find(self.name), self.embedder)
+
+    async def uninstall(self, *, drop_embeddings: bool = False) -> None:
+        """Detach from the table. The embeddings stay unless `drop_embeddings` is true.
+
+        Raises NotInstalled if it is not installed.
+        """
+        await self._schema.check()
+        await self._schema.uninstall(self.name, drop_embeddings=drop_embeddings)
+        self._worker = None
+
+    async def process(self) -> int:
+        """Process one batch; return its number of rows, 0 only if nothing was claimable."""
+        counts = await self._process()
+        return 0 if counts is None else counts.rows
+
+    async def run(self, progress: Callable[[Counts], None] | None = None) -> Counts:
+        """Drain the queue and the backfill; return what was done.
+
+        Waits for batches that other workers hold, and takes them over when such a worker has
+        vanished. `progress` is called after each batch with the counts so far.
+
+        Raises EmbedderUnavailable if the provider does not answer (the rows wait, no attempt
+        is counted), EmbedderRefused if it will not (the vectorizer is paused with the reason),
+        VectorizerPaused if it is paused.
+        """
+        self._worker = None  # somebody may have changed the installation since
+        total = Counts()
+        while True:
+            counts = await self._process()
+            if counts is not None:
+                total.add(counts)
+                if progress is not None:
+                    progress(total)
+            elif (seconds := await (await self._ready()).queue.in_flight_seconds()) is None:
+                return total
+            else:
+                await sleep_async(min(max(seconds, 0.0), _POLL_SECONDS))
+
+    async def search(
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        filter: Filter | None = None,  # noqa: A002 - the word timescale_vector's users know
+    ) -> list[SearchResult]:
+        """Return the chunks whose meaning is nearest to the query, nearest first.
+
+        filter: metadata that must match, or a list of such mappings of which any may match.
+        """
+        return await (await self._ready()).search.search(query, limit=limit, filter=filter)
+
+    async def status(self) -> dict[str, JSON]:
+        """Return the row of the view `vectorizer.status` for this vectorizer."""
+        await self._schema.check()
+        await self._schema.find(self.name)
+        (status,) = await self._schema.status(self.name)
+        return status
+
+    async def dead_letters(self) -> list[dict[str, JSON]]:
+        """Return the rows that were given up, with key, attempts and error."""
+        await self._schema.check()
+        return await self._schema.dead_letters(self.name)
+
+    async def _ready(self) -> _Worker:
+        if self._worker is None:
+            await self._schema.check()
+            installation = await self._schema.find(self.name)
+            _check_embedder(installation, self.embedder)
+            self._worker = _Worker(
+                self._database, installation, self.embedder, self._lease_seconds
+            )
+        return self._worker
+
+    async def _process(self) -> Counts | None:
+        worker = await self._ready()
+        batch = await worker.claim(self._batch_size)
+        return None if batch is None else await worker.process(batch)
+
+
+class _Worker:
+    """One installed vectorizer with all that a batch passes through."""
+
+    def __init__(
+        self,
+        database: AsyncDatabase,
+        installation: Installation,
+        embedder: Embedder,
+        lease_seconds: float,
+    ) -> None:
+        self._installation = installation
+        self.queue = AsyncQueue(database, installation, lease_seconds=lease_seconds)
+        self.search = AsyncSearch(database, installation, embedder)
+        self._store = AsyncStore(database, installation, self.queue)
+        self._pipeline = AsyncPipeline(installation.definition, embedder)
+
+    async def claim(self, rows: int) -> Batch | None:
+        if self._installation.paused_reason is not None:
+            raise VectorizerPaused(
+                f"vectorizer {self._installation.name} is paused: {self._installation.paused_reason}"
+            )
+        return await self.queue.claim(rows)
+
+    async def process(self, batch: Batch) -> Counts:
+        try:
+            async with AsyncHeartbeat(
+                lambda: self.queue.extend(batch), self.queue.lease_seconds / 3
+            ):
+                rows, stored = await self._store.load(batch)
+                outcomes = await self._pipeline.outcomes(rows, stored)
+                await self._store.finish(batch, outcomes)
+        except LeaseLost as lost:
+            log.warning("%s", lost)
+            return Counts(rows=batch.size)
+        except EmbedderUnavailable as error:
+            await self.queue.release(batch, delay_seconds=error.retry_after or 0.0)
+            raise
+        except EmbedderRefused as error:
+            await self.queue.release(batch)
+            await self.queue.pause(str(error))
+            raise
+        except BaseException:
+            await self.queue.release(batch)
+            raise
+        return count(outcomes)
+
+
+def _check_embedder(installation: Installation, embedder: Embedder) -> None:
+    definition = installation.definition
+    if definition.dimensions != embedder.dimensions:
+        raise DimensionMismatch(
+            f"vectorizer {installation.name}: {installation.destination} holds vectors of "
+            f"{definition.dimensions} dimensions by {definition.model}, but {embedder.model} makes "
+            f"{embedder.dimensions}; use that model, or uninstall with drop_embeddings first"
+        )
+    if definition.model != embedder.model:
+        raise ConfigurationError(
+            f"vectorizer {installation.name}: {installation.destination} holds vectors by "
+            f"{definition.model}, which cannot be mixed with those by {embedder.model}; use that "
+            f"model, or uninstall with drop_embeddings first"
+        )

@@ -1,0 +1,141 @@
+"""A claimed batch, the rows in it, and what became of each: data, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from uuid import UUID
+
+from vectorizer.diff import ChunkDiff
+
+__all__ = [
+    "Batch",
+    "Counts",
+    "Done",
+    "Failed",
+    "Gone",
+    "LoadedRow",
+    "Outcome",
+    "Unchanged",
+    "count",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Keys held under one lease. They stay in the database; here they are numbers 1..size."""
+
+    token: UUID
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRow:
+    """A source row as it was when the batch was loaded.
+
+    key: each key column in binary form; present: False if the row is gone.
+    time: the row's own time in microseconds since 2000-01-01, None if it has none.
+    known_*: what the ledger says was made of the row before; known_chunks is None for a row
+    that was never finished. metadata: JSON text; texts: the chunk column, then the template's.
+    """
+
+    number: int
+    key: tuple[bytes, ...]
+    present: bool
+    known_time: int | None
+    known_hash: bytes | None
+    known_chunks: int | None
+    attempts: int
+    source_hash: bytes | None
+    time: int | None
+    metadata: str | None
+    texts: Sequence[str | None]
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the destination already holds what this row says."""
+        return self.present and self.known_chunks is not None and self.known_hash == self.source_hash
+
+    @property
+    def key_bytes(self) -> bytes:
+        """The key as one byte string, no two keys the same."""
+        return b"".join(b"%d:%b" % (len(part), part) for part in self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The row is what its chunks now say; `vectors` holds one for each new chunk."""
+
+    row: LoadedRow
+    time: int | None
+    diff: ChunkDiff = field(default_factory=ChunkDiff)
+    vectors: Sequence[bytes] = ()
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks the row has from now on."""
+        return len(self.diff.new) + len(self.diff.kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The row had changed and is back to what its chunks say, or never differed from it."""
+
+    row: LoadedRow
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The row is deleted: its chunks and its place in the ledger go."""
+
+    row: LoadedRow
+    diff: ChunkDiff = field(default_factory=ChunkDiff)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The row could not be processed, for a reason that lies in its data."""
+
+    row: LoadedRow
+    error: str
+
+
+Outcome: TypeAlias = Done | Unchanged | Gone | Failed
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was done, in rows and chunks."""
+
+    rows: int = 0
+    embedded: int = 0
+    kept: int = 0
+    deleted: int = 0
+    failed: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add what another batch did."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return ((name, getattr(self, name)) for name in self.__slots__)
+
+
+def count(outcomes: Sequence[Outcome]) -> Counts:
+    """Count the outcomes of a batch."""
+    counts = Counts(rows=len(outcomes))
+    for outcome in outcomes:
+        match outcome:
+            case Done(diff=diff):
+                counts.embedded += len(diff.new)
+                counts.kept += len(diff.kept)
+                counts.deleted += len(diff.stale)
+            case Unchanged(row=row):
+                counts.kept += row.known_chunks or 0
+            case Gone(diff=diff):
+                counts.deleted += len(diff.stale)
+            case Failed():
+                counts.failed += 1
+    return counts

@@ -1,0 +1,83 @@
+"""What several commands share: which database, which vectorizers, how things are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from vectorizer._sync.database import Database
+from vectorizer._sync.schema import Schema
+from vectorizer.errors import NotInstalled
+
+__all__ = ["JsonOption", "UrlOption", "database_url", "opened", "print_json", "print_version", "selected"]
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar=["VECTORIZER_URL", "DATABASE_URL"],
+        show_envvar=True,
+        help="Database to use; without one, the embedded database in your data folder.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_version(value: bool) -> None:
+    """Print the version and end, as --version asks."""
+    if value:
+        out.print(f"vectorizer {version('pg-vectorizer')}")
+        raise typer.Exit
+
+
+def database_url(url: str | None) -> str:
+    """Return the URL to use; starts the embedded database, and says so, where none is given."""
+    if url:
+        return url
+    from vectorizer import embedded  # noqa: PLC0415 - only here is it needed
+
+    server = embedded.start()
+    err.print(
+        f"No --url, VECTORIZER_URL or DATABASE_URL: using the embedded database in {server.folder}",
+        style="dim",
+        soft_wrap=True,
+    )
+    return server.url
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Schema]:
+    """Open a database that has our schema in it."""
+    with Database(url) as database:
+        schema = Schema(database)
+        schema.check()
+        yield schema
+
+
+def selected(schema: Schema, names: list[str] | None) -> list[str]:
+    """Return the given vectorizers, or all; raise NotInstalled for a name that is unknown."""
+    known = schema.names()
+    for name in names or []:
+        if name not in known:
+            raise NotInstalled(
+                f"there is no vectorizer {name!r}; installed: {', '.join(known) or 'none'}"
+            )
+    if not known:
+        raise NotInstalled("no vectorizer is installed in this database; run: vectorizer install TABLE")
+    return names or known
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; times in ISO form."""
+    json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=False)
+    sys.stdout.write("\n")

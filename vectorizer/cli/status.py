@@ -1,0 +1,57 @@
+"""`vectorizer status`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from vectorizer.cli._shared import JsonOption, UrlOption, database_url, opened, out, print_json, selected
+
+HELP = """Show what waits, what is in flight, what failed and what is embedded.
+
+Example: vectorizer status
+"""
+
+
+def command(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")] = None,
+    json: JsonOption = False,
+    url: UrlOption = None,
+) -> None:
+    """Show the status of vectorizers."""
+    with opened(database_url(url)) as schema:
+        wanted = selected(schema, names)
+        rows = [row for row in schema.status() if row["name"] in wanted]
+    if json:
+        print_json(rows)
+        return
+    for row in rows:
+        out.print(_table(row))
+
+
+def _table(row: dict[str, Any]) -> Table:
+    table = Table(title=f"{row['name']}: {row['state']}", title_justify="left", show_header=False, box=None)
+    table.add_row("source", row["source"])
+    if row["destination"] is not None:
+        table.add_row("destination", f"{row['destination']} ({row['model']})")
+        table.add_row("embeddings", f"{row['embeddings']:,}")
+    if row["reason"]:
+        table.add_row("reason", row["reason"])
+    table.add_row("waiting changes", f"{row['waiting']:,}{_age(row['oldest_change'])}")
+    table.add_row("in flight", f"{row['in_flight']:,} rows")
+    table.add_row("waiting to retry", f"{row['retrying']:,} rows")
+    table.add_row("dead letters", f"{row['dead_letters']:,} rows")
+    done = "done" if row["backfill_done"] else f"of about {row['backfill_total']:,}"
+    table.add_row("backfill", f"{row['backfill_claimed']:,} rows, {done}")
+    table.add_row("queue on disk", f"{row['log_bytes'] / 1024:,.0f} KB")
+    return table
+
+
+def _age(oldest: datetime | None) -> str:
+    if oldest is None:
+        return ""
+    seconds = (datetime.now(timezone.utc) - oldest).total_seconds()
+    return f", the oldest for {max(seconds, 0):,.0f} s"

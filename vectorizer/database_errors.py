@@ -1,0 +1,77 @@
+"""From PostgreSQL's errors to ours: what was wrong, and what to do next."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import PoolTimeout
+
+from vectorizer.errors import (
+    AlreadyInstalled,
+    ConfigurationError,
+    DatabaseError,
+    DatabaseUnavailable,
+    ExtensionMissing,
+    NotInstalled,
+    SourceError,
+    VectorizerError,
+)
+
+__all__ = ["place", "translated", "unreachable"]
+
+# SQLSTATEs that our own functions raise; see sql/migrations/0002_install.sql.
+_OURS: Final[dict[str, type[VectorizerError]]] = {
+    "VZ001": SourceError,
+    "VZ002": ConfigurationError,
+    "VZ003": AlreadyInstalled,
+    "VZ004": NotInstalled,
+    "VZ005": ExtensionMissing,
+}
+_GONE: Final = ("08", "57P")  # connection exceptions; shutdown, crash, cannot connect now
+_UNDEFINED: Final = ("3F000", "42P01", "42883")
+
+
+def place(url: str) -> str:
+    """Return which database a connection string names, without its password."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return "the given database URL"
+    host = parts.get("host") or parts.get("hostaddr") or "the local socket"
+    port = f":{parts['port']}" if parts.get("port") else ""
+    return f"database {parts.get('dbname') or '(default)'} at {host}{port}"
+
+
+def unreachable(url: str, error: Exception) -> DatabaseUnavailable:
+    """Return the error for a connection that could not be made."""
+    reason = " ".join(str(error).split())
+    return DatabaseUnavailable(
+        f"cannot connect to {place(url)}: {reason}; "
+        f"check host, port, user and password in the database URL"
+    )
+
+
+def translated(url: str, error: Exception) -> VectorizerError:
+    """Return our error for one of the driver's."""
+    if isinstance(error, (PoolTimeout, TimeoutError)):
+        return DatabaseUnavailable(f"no connection to {place(url)} became free in time: {error}")
+    if not isinstance(error, psycopg.Error):
+        return DatabaseError(str(error))
+    state = error.sqlstate or ""
+    if state in _OURS:
+        return _OURS[state](_message(error))
+    if state.startswith(_GONE) or (not state and isinstance(error, psycopg.OperationalError)):
+        return DatabaseUnavailable(f"lost the connection to {place(url)}: {_message(error)}")
+    if state in _UNDEFINED and "vectorizer" in str(error):
+        return DatabaseError(
+            f"{_message(error)}: our schema is missing in {place(url)}; install a vectorizer first"
+        )
+    return DatabaseError(f"{place(url)}: {_message(error)}")
+
+
+def _message(error: psycopg.Error) -> str:
+    primary = error.diag.message_primary or " ".join(str(error).split())
+    detail, hint = error.diag.message_detail, error.diag.message_hint
+    return "; ".join(part for part in (primary, detail, hint) if part)

@@ -1,0 +1,182 @@
+"""What a vectorizer does with its source, as kept in the registry, and how it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+)
+
+from vectorizer.chunking import Chunker
+from vectorizer.errors import ConfigurationError, VectorizerError
+from vectorizer.template import Template
+from vectorizer.types import JSON
+
+__all__ = ["Definition", "Installation", "KeyColumn", "Relation"]
+
+
+def _interval(value: Any) -> Any:
+    # The registry keeps seconds in PostgreSQL's own words.
+    if isinstance(value, str) and value.endswith(" seconds"):
+        return timedelta(seconds=int(value.removesuffix(" seconds")))
+    return value
+
+
+def _seconds(value: timedelta | None) -> str | None:
+    return None if value is None else f"{int(value.total_seconds())} seconds"
+
+
+Interval = Annotated[timedelta, BeforeValidator(_interval), PlainSerializer(_seconds)]
+
+
+class Definition(BaseModel):
+    """The options of a vectorizer; without `chunk_column` a callback does the embedding.
+
+    chunk_column: the text column that is split and embedded.
+    template: what is embedded for each chunk; `{chunk}` and columns in braces.
+    metadata: columns copied to each embedding.
+    time_column: the row's time; a row where it is NULL is not embedded.
+    key: columns of the unique index that names a row; by default the primary key.
+    partition_interval: width of the destination's partitions; None for one plain table.
+    destination: the view that readers search, with or without a schema.
+    embedder: configuration from which a worker makes the embedder; never a secret.
+    model, dimensions: what the vectors are.
+    chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chunk_column: str | None = None
+    template: str | None = None
+    metadata: tuple[str, ...] = ()
+    time_column: str | None = None
+    key: tuple[str, ...] | None = None
+    partition_interval: Interval | None = None
+    destination: str | None = None
+    embedder: dict[str, JSON] = Field(default_factory=dict)
+    model: str | None = None
+    dimensions: Annotated[int, Field(gt=0, le=16_000)] | None = None
+    chunk_size: tuple[int, int] = (500, 1000)
+    chunk_overlap: Annotated[int, Field(ge=0)] = 0
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any]) -> Definition:
+        """Check options and return them as a definition.
+
+        Raises ConfigurationError naming the first option that is wrong, or TemplateError.
+        """
+        try:
+            definition = cls(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or "definition"
+            raise ConfigurationError(f"option {name}: {first['msg']}") from error
+        # These check themselves when they are made.
+        _ = definition.parsed_template, definition.chunker
+        return definition
+
+    @field_validator("metadata", "key", mode="before")
+    @classmethod
+    def _no_bare_string(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"expected a list of column names, got {value!r}")  # noqa: TRY004 - pydantic wants ValueError
+        return value
+
+    @property
+    def parsed_template(self) -> Template:
+        """The template; without one the chunk itself is the text."""
+        return Template(self.template if self.template is not None else "{chunk}")
+
+    @property
+    def chunker(self) -> Chunker:
+        """The splitter these options describe."""
+        least, most = self.chunk_size
+        return Chunker(least, most, self.chunk_overlap)
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return what `vectorizer.install` takes: only what is really given."""
+        options = self.model_dump(mode="json", exclude_none=True)
+        return options if self.chunk_column is not None else _without_pipeline(options)
+
+
+def _without_pipeline(options: dict[str, JSON]) -> dict[str, JSON]:
+    return {name: value for name, value in options.items() if name == "key"}
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table or view by schema and name."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyColumn:
+    """A column of the source's key: its name there, its name in our tables, its type."""
+
+    column: str
+    name: str
+    type: str
+    oid: int
+    send: str
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A vectorizer as it is installed in a database."""
+
+    id: int
+    name: str
+    source: Relation
+    key: tuple[KeyColumn, ...]
+    definition: Definition
+    log_table: str
+    row_table: str
+    destination: Relation | None
+    storage: Relation | None
+    paused_reason: str | None
+    vector_schema: str | None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Installation:
+        """Return what `find_vectorizer.sql` found.
+
+        Raises VectorizerError if the source table is gone.
+        """
+        if record["source_name"] is None:
+            raise VectorizerError(
+                f"vectorizer {record['name']}: its source table was dropped; "
+                f"run: vectorizer uninstall {record['name']}"
+            )
+        return cls(
+            id=record["id"],
+            name=record["name"],
+            source=Relation(record["source_schema"], record["source_name"]),
+            key=tuple(KeyColumn(**column) for column in record["key"]),
+            definition=Definition.parse(record["definition"]),
+            log_table=record["log_table"],
+            row_table=record["row_table"],
+            destination=_relation(record, "destination"),
+            storage=_relation(record, "storage"),
+            paused_reason=record["paused_reason"] if record["paused_at"] else None,
+            vector_schema=record["vector_schema"],
+        )
+
+
+def _relation(record: Mapping[str, Any], what: str) -> Relation | None:
+    name = record[f"{what}_name"]
+    return None if name is None else Relation(record[f"{what}_schema"], name)

@@ -1,0 +1,97 @@
+"""What has to be done to a row's stored chunks so that they become its new ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vectorizer.identifiers import chunk_id, content_hash, retimed
+
+__all__ = ["ChunkDiff", "KeptChunk", "NewChunk", "StoredChunk", "diff_chunks"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk as it stands in the destination. `id` is 16 bytes, `time` is in microseconds."""
+
+    id: bytes
+    time: int
+    chunk: int
+    content_hash: bytes
+    same_metadata: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """A chunk that has to be embedded and written."""
+
+    id: bytes
+    chunk: int
+    content_hash: bytes
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptChunk:
+    """A chunk whose text is stored already: its vector stays, at most its place changes."""
+
+    stored: StoredChunk
+    id: bytes
+    time: int
+    chunk: int
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything of the stored chunk has to be written."""
+        old = self.stored
+        return not old.same_metadata or (old.id, old.chunk) != (self.id, self.chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDiff:
+    """New chunks to embed, kept ones, and stale ones to delete."""
+
+    new: list[NewChunk] = field(default_factory=list)
+    kept: list[KeptChunk] = field(default_factory=list)
+    stale: list[StoredChunk] = field(default_factory=list)
+
+
+def diff_chunks(
+    key: bytes, time: int, texts: Sequence[str], stored: Sequence[StoredChunk]
+) -> ChunkDiff:
+    """Compare the texts a row should have, at its time, with its stored chunks.
+
+    Chunks are told apart by content, not by position: a text that is stored is never new.
+    Of equal texts as many are kept as are stored.
+    """
+    diff = ChunkDiff()
+    by_content: dict[bytes, list[StoredChunk]] = defaultdict(list)
+    for chunk in stored:
+        by_content[chunk.content_hash].append(chunk)
+    occurrences: dict[bytes, int] = defaultdict(int)
+    taken = {chunk.id for chunk in stored}
+    for position, text in enumerate(texts):
+        content = content_hash(text)
+        if known := by_content[content]:
+            old = known.pop(0)
+            identifier = old.id if old.time == time else retimed(old.id, time)
+            taken.add(identifier)
+            diff.kept.append(KeptChunk(old, identifier, time, position))
+        else:
+            identifier = _free_id(time, key, content, occurrences, taken)
+            diff.new.append(NewChunk(identifier, position, content, text))
+    diff.stale.extend(chunk for chunks in by_content.values() for chunk in chunks)
+    return diff
+
+
+def _free_id(
+    time: int, key: bytes, content: bytes, occurrences: dict[bytes, int], taken: set[bytes]
+) -> bytes:
+    # Kept chunks of equal text hold ids of this series already.
+    while True:
+        identifier = chunk_id(time, key, content, occurrences[content])
+        occurrences[content] += 1
+        if identifier not in taken:
+            taken.add(identifier)
+            return identifier

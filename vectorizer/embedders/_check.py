@@ -1,0 +1,64 @@
+"""What every embedder's answer must be: so many finite vectors of one dimension.
+
+Pure. Each message names what was expected and what came.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from vectorizer.errors import InvalidEmbeddings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vectorizer.types import FloatMatrix
+
+__all__ = ["as_matrix", "check_count"]
+
+
+def as_matrix(vectors: object, texts: int, dimensions: int) -> FloatMatrix:
+    """Return `vectors` as a float32 matrix of shape (texts, dimensions).
+
+    `vectors` is a matrix or a sequence of rows, each an array or a list; it is copied only
+    if it has to be. Raises InvalidEmbeddings if there are more or fewer rows, if a row has
+    another dimension, or if a value is NaN, infinite or too large for a float32.
+    """
+    try:
+        _check_shape(cast("Sequence[Sequence[float]]", vectors), texts, dimensions)
+        # What float32 cannot hold becomes infinite, and is found below.
+        with np.errstate(over="ignore"):
+            matrix = np.asarray(vectors, dtype=np.float32).reshape(texts, dimensions)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidEmbeddings(
+            f"expected {texts} vectors of {dimensions} numbers, got something else: {error}"
+        ) from error
+    _check_finite(matrix)
+    return matrix
+
+
+def check_count(vectors: int, texts: int) -> None:
+    """Raise InvalidEmbeddings unless there are as many vectors as texts."""
+    if vectors != texts:
+        raise InvalidEmbeddings(f"expected {texts} vectors, one a text, got {vectors}")
+
+
+def _check_shape(rows: Sequence[Sequence[float]], texts: int, dimensions: int) -> None:
+    check_count(len(rows), texts)
+    for number, row in enumerate(rows):
+        if len(row) != dimensions:
+            raise InvalidEmbeddings(
+                f"expected vectors of {dimensions} dimensions, got {len(row)} in vector {number}"
+            )
+
+
+def _check_finite(matrix: FloatMatrix) -> None:
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise InvalidEmbeddings(
+            f"expected finite numbers, got {matrix[row, column]} in vector {row}, "
+            f"component {column}"
+        )

@@ -1,0 +1,128 @@
+"""Every exception this package raises on purpose.
+
+::
+
+    VectorizerError
+    ├── ConfigurationError          the definition cannot work as written
+    │   ├── SourceError             the source table is missing or unsuitable
+    │   ├── TemplateError           a template names what the source does not have
+    │   └── DimensionMismatch       embedder and destination differ in dimension
+    ├── DatabaseError               the database cannot be used as it is
+    │   ├── DatabaseUnavailable     unreachable, refused, or connection lost
+    │   ├── ExtensionMissing        the `vector` extension is not there
+    │   └── SchemaVersionError      our schema is newer or older than this program
+    ├── NotInstalled                no vectorizer of that name
+    ├── AlreadyInstalled            the name is taken by another definition
+    ├── VectorizerPaused            someone, or a fault outside the data, paused it
+    ├── LeaseLost                   another worker took the batch; nothing was written
+    └── EmbedderError
+        ├── EmbedderUnavailable     429, 5xx, timeout, connection: try again later
+        ├── EmbedderRefused         wrong key, unknown model: somebody must act
+        ├── InputRejected           the provider refused these texts
+        └── InvalidEmbeddings       the answer has a wrong count, shape or value
+
+`ConfigurationError`, `DatabaseError`, `NotInstalled`, `AlreadyInstalled` and
+`EmbedderRefused` are the user's to mend: the CLI prints them in one line and exits with 2.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlreadyInstalled",
+    "ConfigurationError",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "DimensionMismatch",
+    "EmbedderError",
+    "EmbedderRefused",
+    "EmbedderUnavailable",
+    "ExtensionMissing",
+    "InputRejected",
+    "InvalidEmbeddings",
+    "LeaseLost",
+    "NotInstalled",
+    "SchemaVersionError",
+    "SourceError",
+    "TemplateError",
+    "VectorizerError",
+    "VectorizerPaused",
+]
+
+
+class VectorizerError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigurationError(VectorizerError):
+    """The definition of a vectorizer, or an option of it, cannot work as written."""
+
+
+class SourceError(ConfigurationError):
+    """The source table does not exist, has no usable key, or lacks a named column."""
+
+
+class TemplateError(ConfigurationError):
+    """A template is malformed or names something the source does not have."""
+
+
+class DimensionMismatch(ConfigurationError):
+    """The embedder makes vectors of another dimension than the destination holds."""
+
+
+class DatabaseError(VectorizerError):
+    """The database answered, but cannot be used as it is."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database cannot be reached, refuses us, or the connection was lost."""
+
+
+class ExtensionMissing(DatabaseError):
+    """The `vector` extension is not installed in this database."""
+
+
+class SchemaVersionError(DatabaseError):
+    """Our schema in the database is newer or older than this program."""
+
+
+class NotInstalled(VectorizerError):
+    """There is no vectorizer of that name in this database."""
+
+
+class AlreadyInstalled(VectorizerError):
+    """A vectorizer of that name is installed with another definition."""
+
+
+class VectorizerPaused(VectorizerError):
+    """The vectorizer is paused; the message holds the reason."""
+
+
+class LeaseLost(VectorizerError):
+    """The lease of a batch expired or was taken away; nothing of it was written."""
+
+
+class EmbedderError(VectorizerError):
+    """A model could not turn texts into vectors."""
+
+
+class EmbedderUnavailable(EmbedderError):
+    """The provider cannot answer now; the cause lies outside the data.
+
+    `retry_after` is the number of seconds the provider asked us to wait, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EmbedderRefused(EmbedderError):
+    """The provider will not serve us until somebody acts: bad key, unknown model."""
+
+
+class InputRejected(EmbedderError):
+    """The provider refused the texts themselves: too long, too many, not allowed."""
+
+
+class InvalidEmbeddings(EmbedderError):
+    """The answer has the wrong number of vectors, the wrong dimension, or NaN in it."""

@@ -1,0 +1,121 @@
+"""timescale_vector's pgvectorizer: changed rows go to a function of yours.
+
+Code written for `timescale_vector.pgvectorizer` runs with only its import changed::
+
+    from vectorizer import client, pgvectorizer
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vectorizer._sync.callback import CallbackWorker, EmbedAndWrite
+from vectorizer._sync.database import Database
+from vectorizer._sync.queue import Queue
+from vectorizer._sync.schema import Schema
+from vectorizer.definition import Definition
+from vectorizer.errors import ConfigurationError
+
+__all__ = ["Vectorize"]
+
+
+class Vectorize:
+    """Keeps embeddings that you write yourself in step with a table.
+
+    service_url: libpq connection string; table_name, schema_name: the source table;
+    id_column_name: a column of the table's unique index, by default of its primary key.
+    work_queue_table_name: names this vectorizer; give another one for a second vectorizer on
+    the same table. trigger_name and trigger_name_fn are accepted and kept for their old users:
+    triggers and their functions are named after the vectorizer.
+
+    Names quoted for use in SQL are in `table_name`, `schema_name`, `id_column_name`,
+    `work_queue_table_name`, `trigger_name` and `trigger_name_fn`; as given, the table and schema
+    are in `table_name_unquoted` and `schema_name_unquoted`.
+    """
+
+    def __init__(
+        self,
+        service_url: str,
+        table_name: str,
+        schema_name: str = "public",
+        id_column_name: str = "id",
+        work_queue_table_name: str | None = None,
+        trigger_name: str = "track_changes_for_embedding",
+        trigger_name_fn: str | None = None,
+    ) -> None:
+        self.service_url = service_url
+        self.table_name_unquoted = table_name
+        self.schema_name_unquoted = schema_name
+        self.table_name = _quoted(table_name)
+        self.schema_name = _quoted(schema_name)
+        self.id_column_name = _quoted(id_column_name)
+        self._name = work_queue_table_name or _identifier(table_name, "embedding_work_queue", schema_name)
+        self.work_queue_table_name = _quoted(self._name)
+        self.trigger_name = _quoted(trigger_name)
+        self.trigger_name_fn = _quoted(trigger_name_fn or _identifier(table_name, "wq_for_embedding"))
+        self._id_column = id_column_name
+        self._database = Database(service_url)
+        self._schema = Schema(self._database)
+        self._worker: CallbackWorker | None = None
+
+    def register(self) -> None:
+        """Attach to the table, and queue every row that is in it. Idempotent.
+
+        Raises SourceError if the table or its key is unsuitable.
+        """
+        self._schema.migrate()
+        if self._name not in self._schema.names():
+            self._schema.install(
+                self._name, self.schema_name_unquoted, self.table_name_unquoted, self._definition()
+            )
+
+    def _definition(self) -> Definition:
+        # "id" is what the old API calls the key when nobody says otherwise: the primary key counts.
+        key = None if self._id_column == "id" else [self._id_column]
+        return Definition.parse({"key": key})
+
+    def process(
+        self, embed_and_write_cb: EmbedAndWrite, batch_size: int = 10, autoregister: bool = True
+    ) -> int:
+        """Hand one batch to `embed_and_write_cb(rows, self)`; return its number of rows.
+
+        0 means that nothing was claimable. Each row has `locked_id`, its key, and every column
+        of the source; of a deleted row all columns but `locked_id` are None. The batch is ours
+        alone while the callback runs; no transaction is open meanwhile. When the callback
+        raises, the batch is tried again later and the exception is passed on.
+        """
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size must be 1 or more, got {batch_size}")
+        return self._ready(autoregister=autoregister).process(embed_and_write_cb, self, batch_size)
+
+    def _ready(self, *, autoregister: bool) -> CallbackWorker:
+        if self._worker is None:
+            if autoregister:
+                self.register()
+            self._schema.check()
+            installation = self._schema.find(self._name)
+            queue = Queue(self._database, installation)
+            self._worker = CallbackWorker(self._database, installation, queue)
+        return self._worker
+
+    def close(self) -> None:
+        """Close the connections; they are opened again when needed."""
+        self._database.close()
+
+    def __enter__(self) -> Vectorize:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _quoted(identifier: str) -> str:
+    # The quoting of SQL identifiers: double quotes around, inner ones doubled.
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _identifier(base: str, suffix: str, schema_name: str = "public") -> str:
+    if schema_name != "public":
+        base = f"{schema_name}_{base}"
+    return re.sub(r"[^a-zA-Z0-9_]", "_", f"{base}_{suffix}")

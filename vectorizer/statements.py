@@ -1,0 +1,170 @@
+"""The statements of one vectorizer: query files with its tables and columns filled in.
+
+The key columns have names of their own in our tables (`source_<column>`), so that a source
+column called `lease` or `seq` does no harm and a rename in the source changes nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, cast
+
+from psycopg import sql
+
+from vectorizer.definition import Definition, Installation, KeyColumn, Relation
+from vectorizer.queries import query
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+__all__ = ["Statements", "compose", "relation"]
+
+
+def compose(text: str, *parts: sql.Composable, **names: sql.Composable) -> sql.Composed:
+    """Fill the placeholders of one of our own SQL files."""
+    # The text is a file of this package, never anything a user gave.
+    return sql.SQL(cast("LiteralString", text)).format(*parts, **names)
+
+
+def relation(what: Relation) -> sql.Identifier:
+    """Return the qualified name of a table or view."""
+    return sql.Identifier(what.schema, what.name)
+
+
+def _trusted(text: str) -> sql.SQL:
+    # Only for what PostgreSQL itself printed: type and function names.
+    return sql.SQL(cast("LiteralString", text))
+
+
+class Statements:
+    """Composes each query file once for an installed vectorizer.
+
+    `statements["claim_changes"]` is `sql/queries/claim_changes.sql` for its tables.
+    """
+
+    def __init__(self, schema: str, installation: Installation) -> None:
+        self._names = _placeholders(schema, installation)
+        self._composed: dict[str, sql.Composed] = {}
+
+    def __getitem__(self, name: str) -> sql.Composed:
+        if name not in self._composed:
+            self._composed[name] = compose(query(name), **self._names)
+        return self._composed[name]
+
+    def after_cursor(self, name: str, *, started: bool) -> sql.Composed:
+        """Return a claim that goes on after a cursor, or begins where there is none yet."""
+        variant = f"{name} {started}"
+        if variant not in self._composed:
+            keys = self._names["s_keys" if name == "claim_backfill" else "l_names"]
+            after = compose("where ({keys}) > ({cursor})", keys=keys, cursor=self._names["cursor"])
+            names = {**self._names, "after_cursor": after if started else sql.SQL("")}
+            self._composed[variant] = compose(query(name), **names)
+        return self._composed[variant]
+
+
+def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Composable]:
+    key, definition = installation.key, installation.definition
+    names: dict[str, sql.Composable] = {
+        "schema": sql.Identifier(schema),
+        "log": sql.Identifier(schema, installation.log_table),
+        "row": sql.Identifier(schema, installation.row_table),
+        "source": relation(installation.source),
+        "names": _names(key),
+        "names_desc": _joined(key, lambda k: compose("{} desc", sql.Identifier(k.name))),
+        "record": _joined(key, lambda k: compose("{} {}", sql.Identifier(k.name), _trusted(k.type))),
+        "cursor": _joined(key, lambda k: compose("(select {} from cursor)", sql.Identifier(k.name))),
+        "key_object": _key_object(key, None),
+        "k_sends": _joined(key, lambda k: compose("{}({})", _trusted(k.send), sql.Identifier("k", k.name))),
+        "s_keys": _joined(key, lambda k: sql.Identifier("s", k.column)),
+        "s_key_as_names": _joined(
+            key, lambda k: compose("{} as {}", sql.Identifier("s", k.column), sql.Identifier(k.name))
+        ),
+        "s_matches_k": _match(key, "s", "k", source=True),
+        "s_matches_l": _match(key, "s", "l", source=True),
+        "row_matches_k": _match(key, "r", "k"),
+        "row_matches_l": _match(key, "r", "l"),
+        "p_matches_k": _match(key, "p", "k"),
+        "d_matches_k": _match(key, "d", "k"),
+        "after_cursor": sql.SQL(""),
+        **_source_expressions(definition, key),
+    }
+    for alias in "dklr":
+        names[f"{alias}_names"] = _names(key, alias)
+        names[f"{alias}_key_object"] = _key_object(key, alias)
+    if installation.storage is not None:
+        names["storage"] = relation(installation.storage)
+    if installation.destination is not None:
+        names["destination"] = relation(installation.destination)
+    if installation.vector_schema is not None:
+        names["vector_schema"] = sql.Identifier(installation.vector_schema)
+    return names
+
+
+def _source_expressions(
+    definition: Definition, key: tuple[KeyColumn, ...]
+) -> dict[str, sql.Composable]:
+    if definition.chunk_column is None:
+        # A callback may read any column, so any of them counts.
+        image: sql.Composable = sql.SQL("s.*")
+    else:
+        image = sql.SQL(", ").join(sql.Identifier("s", name) for name in _tracked(definition, key))
+    time = definition.time_column
+    return {
+        "source_hash": compose("sha256(convert_to(row({})::text, 'UTF8'))", image),
+        "time": compose("{}::timestamptz", sql.Identifier("s", time)) if time else sql.SQL("coalesce(r.time, now())"),
+        "metadata": compose("jsonb_build_object({})::text", _metadata(definition.metadata)),
+        "columns": compose("array[{}]::text[]", _texts(definition)),
+    }
+
+
+def _tracked(definition: Definition, key: tuple[KeyColumn, ...]) -> Iterable[str]:
+    # Sorted, so that the hash does not depend on the order in which options name columns.
+    named = {definition.chunk_column, definition.time_column}
+    named |= {*definition.metadata, *definition.parsed_template.columns}
+    named |= {column.column for column in key}
+    return sorted(name for name in named if name is not None)
+
+
+def _metadata(columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(
+        compose("{}, {}", sql.Literal(name), sql.Identifier("s", name)) for name in columns
+    )
+
+
+def _texts(definition: Definition) -> sql.Composed:
+    columns = (definition.chunk_column, *definition.parsed_template.columns)
+    return sql.SQL(", ").join(
+        compose("{}::text", sql.Identifier("s", name)) for name in columns if name is not None
+    )
+
+
+def _joined(
+    key: tuple[KeyColumn, ...], part: Callable[[KeyColumn], sql.Composable], by: LiteralString = ", "
+) -> sql.Composed:
+    return sql.SQL(by).join(part(column) for column in key)
+
+
+def _names(key: tuple[KeyColumn, ...], alias: str | None = None) -> sql.Composed:
+    return _joined(key, lambda k: sql.Identifier(*filter(None, (alias, k.name))))
+
+
+def _key_object(key: tuple[KeyColumn, ...], alias: str | None) -> sql.Composed:
+    pairs = _joined(
+        key,
+        lambda k: compose("{}, {}", sql.Literal(k.name), sql.Identifier(*filter(None, (alias, k.name)))),
+    )
+    return compose("jsonb_build_object({})", pairs)
+
+
+def _match(
+    key: tuple[KeyColumn, ...], left: str, right: str, *, source: bool = False
+) -> sql.Composed:
+    return _joined(
+        key,
+        lambda k: compose(
+            "{} = {}",
+            sql.Identifier(left, k.column if source else k.name),
+            sql.Identifier(right, k.name),
+        ),
+        " and ",
+    )

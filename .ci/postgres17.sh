@@ -17,10 +17,10 @@ in_root() {
 }
 
 configure_apt() { # an apt of its own, that knows nothing of what this machine has installed
-  mkdir -p "$apt"/{etc,state/lists/partial,cache/archives/partial}
+  mkdir -p "$apt"/{etc/preferences.d,state/lists/partial,cache/archives/partial}
   : >"$apt/status"
-  local mirror # is the one this machine uses
-  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | sort -u | head -1)
+  local mirror # the one that this machine uses
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | sed -n '\#/debian/*$#p' | sort -u | sed -n 1p)
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$apt/etc/sources.list"
   cat >"$apt/apt.conf" <<CONF
 Dir::Etc "$apt/etc";

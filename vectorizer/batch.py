@@ -55,7 +55,9 @@ class LoadedRow:
     @property
     def unchanged(self) -> bool:
         """Whether the destination already holds what this row says."""
-        return self.present and self.known_chunks is not None and self.known_hash == self.source_hash
+        return (
+            self.present and self.known_chunks is not None and self.known_hash == self.source_hash
+        )
 
     @property
     def key_bytes(self) -> bytes:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -23,18 +24,19 @@ Result = TypeVar("Result")
 
 async def call_async(function: Callable[..., Result | Awaitable[Result]], *args: Any) -> Result:
     """Call a user's function, sync or async, without holding up the event loop."""
+    result: Result | Awaitable[Result]
     if inspect.iscoroutinefunction(function):
         result = function(*args)
     else:
-        result = await asyncio.to_thread(function, *args)
+        result = await asyncio.to_thread(partial(function, *args))
     # A plain function may return something to await, too.
-    return await result if inspect.isawaitable(result) else result
+    return await result if isinstance(result, Awaitable) else result
 
 
 def call_sync(function: Callable[..., Result | Awaitable[Result]], *args: Any) -> Result:
     """Call a user's function, sync or async, and wait for its result."""
     result = function(*args)
-    if not inspect.isawaitable(result):
+    if not isinstance(result, Awaitable):
         return result
 
     async def wait() -> Result:

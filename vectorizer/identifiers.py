@@ -57,9 +57,9 @@ def uuid_from_time(
     if not 0 <= intervals < 1 << 60:
         raise ValueError(f"time {time_arg!r} is outside what a UUID can hold: 1582 to 5236")
     if clock_seq is None:
-        clock_seq = random.getrandbits(14)  # noqa: S311 - ids are unique, not secret
+        clock_seq = random.getrandbits(14)
     if node is None:
-        node = random.getrandbits(48)  # noqa: S311 - ids are unique, not secret
+        node = random.getrandbits(48)
     if not 0 <= clock_seq < 1 << 14:
         raise ValueError("clock_seq is out of range (need a 14-bit value)")
     if not 0 <= node < 1 << 48:

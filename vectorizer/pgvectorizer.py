@@ -8,7 +8,8 @@ Code written for `timescale_vector.pgvectorizer` runs with only its import chang
 from __future__ import annotations
 
 import re
-from typing import Any
+
+from typing_extensions import Self
 
 from vectorizer._sync.callback import CallbackWorker, EmbedAndWrite
 from vectorizer._sync.database import Database
@@ -50,10 +51,14 @@ class Vectorize:
         self.table_name = _quoted(table_name)
         self.schema_name = _quoted(schema_name)
         self.id_column_name = _quoted(id_column_name)
-        self._name = work_queue_table_name or _identifier(table_name, "embedding_work_queue", schema_name)
+        self._name = work_queue_table_name or _identifier(
+            table_name, "embedding_work_queue", schema_name
+        )
         self.work_queue_table_name = _quoted(self._name)
         self.trigger_name = _quoted(trigger_name)
-        self.trigger_name_fn = _quoted(trigger_name_fn or _identifier(table_name, "wq_for_embedding"))
+        self.trigger_name_fn = _quoted(
+            trigger_name_fn or _identifier(table_name, "wq_for_embedding")
+        )
         self._id_column = id_column_name
         self._database = Database(service_url)
         self._schema = Schema(self._database)
@@ -103,10 +108,10 @@ class Vectorize:
         """Close the connections; they are opened again when needed."""
         self._database.close()
 
-    def __enter__(self) -> Vectorize:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

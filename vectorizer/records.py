@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from uuid import UUID
@@ -79,12 +79,12 @@ def _checked(record: Record, dimensions: int, *, timed: bool, uuids: bool) -> Ch
     if len(record) != _RECORD_LENGTH:
         raise ValueError(f"expected (id, metadata, contents, embedding), got {len(record)} values")
     identifier, metadata, contents, embedding = record
-    identifier = _uuid(identifier) if uuids else str(identifier)
+    checked_id = _uuid(identifier) if uuids else str(identifier)
     if hasattr(embedding, "to_numpy"):  # pgvector's own Vector
         embedding = embedding.to_numpy()
     return CheckedRecord(
-        identifier,
-        _time(identifier) if timed else None,
+        checked_id,
+        _time(checked_id) if timed and isinstance(checked_id, UUID) else None,
         _json(metadata),
         contents,
         pack_vectors(as_matrix([embedding], 1, dimensions))[0],
@@ -113,12 +113,13 @@ def _json(metadata: Mapping[str, Any] | str | None) -> bytes | None:
 _NULL = b"\xff\xff\xff\xff"
 
 
-def record_fields(record: CheckedRecord) -> Iterator[bytes]:
-    """Return the fields of a record for COPY: id, time if it has one, metadata, contents, vector."""
+def record_fields(record: CheckedRecord) -> list[bytes]:
+    """Return a record for COPY: id, time if it has one, metadata, contents, vector."""
     identifier = record.id
-    yield field(identifier.bytes if isinstance(identifier, UUID) else identifier.encode())
-    if record.time is not None:
-        yield time_field(record.time)
-    yield _NULL if record.metadata is None else jsonb_field(record.metadata)
-    yield _NULL if record.contents is None else field(record.contents.encode())
-    yield record.vector
+    return [
+        field(identifier.bytes if isinstance(identifier, UUID) else identifier.encode()),
+        *([] if record.time is None else [time_field(record.time)]),
+        _NULL if record.metadata is None else jsonb_field(record.metadata),
+        _NULL if record.contents is None else field(record.contents.encode()),
+        record.vector,
+    ]

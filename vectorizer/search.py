@@ -48,7 +48,7 @@ def checked_filter(filter: Filter | None) -> list[dict[str, JSON]] | None:  # no
     alternatives = [filter] if isinstance(filter, Mapping) else list(filter)
     if not all(isinstance(alternative, Mapping) for alternative in alternatives):
         raise ConfigurationError(
-            f"filter must be a mapping, or a list of mappings of which any may match; got {filter!r}"
+            f"filter must be a mapping, or a list of which any may match; got {filter!r}"
         )
     return [dict(alternative) for alternative in alternatives]
 

@@ -7,7 +7,7 @@ column called `lease` or `seq` does no harm and a rename in the source changes n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from psycopg import sql
 
@@ -17,13 +17,18 @@ from vectorizer.queries import query
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-__all__ = ["Statements", "compose", "relation"]
+__all__ = ["Statements", "compose", "compose_query", "relation"]
 
 
 def compose(text: str, *parts: sql.Composable, **names: sql.Composable) -> sql.Composed:
     """Fill the placeholders of one of our own SQL files."""
     # The text is a file of this package, never anything a user gave.
-    return sql.SQL(cast("LiteralString", text)).format(*parts, **names)
+    return sql.SQL(text).format(*parts, **names)
+
+
+def compose_query(name: str, **names: sql.Composable) -> sql.Composed:
+    """Fill the placeholders of `sql/queries/<name>.sql`."""
+    return compose(query(name), **names)
 
 
 def relation(what: Relation) -> sql.Identifier:
@@ -33,7 +38,7 @@ def relation(what: Relation) -> sql.Identifier:
 
 def _trusted(text: str) -> sql.SQL:
     # Only for what PostgreSQL itself printed: type and function names.
-    return sql.SQL(cast("LiteralString", text))
+    return sql.SQL(text)
 
 
 class Statements:
@@ -71,13 +76,20 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         "source": relation(installation.source),
         "names": _names(key),
         "names_desc": _joined(key, lambda k: compose("{} desc", sql.Identifier(k.name))),
-        "record": _joined(key, lambda k: compose("{} {}", sql.Identifier(k.name), _trusted(k.type))),
-        "cursor": _joined(key, lambda k: compose("(select {} from cursor)", sql.Identifier(k.name))),
+        "record": _joined(
+            key, lambda k: compose("{} {}", sql.Identifier(k.name), _trusted(k.type))
+        ),
+        "cursor": _joined(
+            key, lambda k: compose("(select {} from cursor)", sql.Identifier(k.name))
+        ),
         "key_object": _key_object(key, None),
-        "k_sends": _joined(key, lambda k: compose("{}({})", _trusted(k.send), sql.Identifier("k", k.name))),
+        "k_sends": _joined(
+            key, lambda k: compose("{}({})", _trusted(k.send), sql.Identifier("k", k.name))
+        ),
         "s_keys": _joined(key, lambda k: sql.Identifier("s", k.column)),
         "s_key_as_names": _joined(
-            key, lambda k: compose("{} as {}", sql.Identifier("s", k.column), sql.Identifier(k.name))
+            key,
+            lambda k: compose("{} as {}", sql.Identifier("s", k.column), sql.Identifier(k.name)),
         ),
         "s_matches_k": _match(key, "s", "k", source=True),
         "s_matches_l": _match(key, "s", "l", source=True),
@@ -111,7 +123,9 @@ def _source_expressions(
     time = definition.time_column
     return {
         "source_hash": compose("sha256(convert_to(row({})::text, 'UTF8'))", image),
-        "time": compose("{}::timestamptz", sql.Identifier("s", time)) if time else sql.SQL("coalesce(r.time, now())"),
+        "time": compose("{}::timestamptz", sql.Identifier("s", time))
+        if time
+        else sql.SQL("coalesce(r.time, now())"),
         "metadata": compose("jsonb_build_object({})::text", _metadata(definition.metadata)),
         "columns": compose("array[{}]::text[]", _texts(definition)),
     }
@@ -139,7 +153,9 @@ def _texts(definition: Definition) -> sql.Composed:
 
 
 def _joined(
-    key: tuple[KeyColumn, ...], part: Callable[[KeyColumn], sql.Composable], by: LiteralString = ", "
+    key: tuple[KeyColumn, ...],
+    part: Callable[[KeyColumn], sql.Composable],
+    by: LiteralString = ", ",
 ) -> sql.Composed:
     return sql.SQL(by).join(part(column) for column in key)
 
@@ -151,7 +167,9 @@ def _names(key: tuple[KeyColumn, ...], alias: str | None = None) -> sql.Composed
 def _key_object(key: tuple[KeyColumn, ...], alias: str | None) -> sql.Composed:
     pairs = _joined(
         key,
-        lambda k: compose("{}, {}", sql.Literal(k.name), sql.Identifier(*filter(None, (alias, k.name)))),
+        lambda k: compose(
+            "{}, {}", sql.Literal(k.name), sql.Identifier(*filter(None, (alias, k.name)))
+        ),
     )
     return compose("jsonb_build_object({})", pairs)
 

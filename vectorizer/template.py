@@ -69,7 +69,9 @@ class Template:
         # The chunk comes last, so that a column of that name cannot hide it.
         known = {**values, CHUNK: chunk}
         try:
-            return "".join((known[part] or "") if is_name else part for part, is_name in self._parts)
+            return "".join(
+                (known[part] or "") if is_name else part for part, is_name in self._parts
+            )
         except KeyError as missing:
             raise TemplateError(
                 f"template {self.text!r} names {missing}, of which there is no value; "

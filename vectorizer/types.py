@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     FloatMatrix: TypeAlias = NDArray[np.float32]
 
-__all__ = ["Embedder", "JSON"]
+__all__ = ["JSON", "ConfiguredEmbedder", "Embedder"]
 
 JSON: TypeAlias = Any
 """A value as `json.loads` returns it."""

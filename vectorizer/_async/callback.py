@@ -16,7 +16,7 @@ from vectorizer.statements import Statements
 
 __all__ = ["AsyncCallbackWorker", "EmbedAndWrite"]
 
-EmbedAndWrite: TypeAlias = Callable[[Sequence[Row], Any], None | Awaitable[None]]
+EmbedAndWrite: TypeAlias = Callable[[Sequence[Row], Any], Awaitable[None] | None]
 # Columns of load_source_rows before the key: number, source_hash.
 _LEADING = 2
 
@@ -61,7 +61,9 @@ class AsyncCallbackWorker:
             records = await found.fetchall()
             names = [column.name for column in found.description or ()]
         if len(records) < batch.size:
-            raise LeaseLost(f"the lease of a batch of {batch.size} rows was lost before it was read")
+            raise LeaseLost(
+                f"the lease of a batch of {batch.size} rows was lost before it was read"
+            )
         first = _LEADING + self._key_length
         kind = row_class(names[first:])
         loaded = [_loaded(record) for record in records]

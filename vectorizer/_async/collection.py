@@ -19,7 +19,7 @@ from vectorizer.errors import ConfigurationError, ExtensionMissing
 from vectorizer.packing import pack_rows
 from vectorizer.records import CollectionResult, Record, checked_records, record_fields
 from vectorizer.search import Filter, checked_filter, checked_limit
-from vectorizer.statements import compose, relation
+from vectorizer.statements import compose, compose_query, relation
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -62,7 +62,8 @@ class AsyncCollection:
         self.infer_filters = infer_filters
         self._dimensions = num_dimensions
         self._operator = _OPERATORS[distance_type]
-        self._id_type = id_type.lower()
+        self._uuids = id_type.upper() == "UUID"
+        self._id_sql = sql.SQL("uuid") if self._uuids else sql.SQL("text")
         self._table = Relation(schema_name or "public", table_name)
         self._database = AsyncDatabase(service_url, max_connections=max_db_connections or 4)
         self._partitions = (
@@ -101,13 +102,14 @@ class AsyncCollection:
         async with self._database.transaction() as connection:
             # Two processes that create at once: the second finds it made.
             await connection.execute(
-                "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"vectorizer {self._table}"]
+                "select pg_advisory_xact_lock(hashtextextended(%s, 0))",
+                [f"vectorizer {self._table}"],
             )
             await _ensure_vector(connection)
             await connection.execute(self._create_table(await self._vectors(connection)))
             await connection.execute(
-                compose(
-                    "create index if not exists {index} on {table} using gin (metadata jsonb_path_ops)",
+                compose_query(
+                    "create_collection_index",
                     index=sql.Identifier(f"{self._table.name[:47]}_meta_idx"),
                     table=relation(self._table),
                 )
@@ -115,17 +117,15 @@ class AsyncCollection:
 
     def _create_table(self, vectors: sql.Identifier) -> sql.Composed:
         partitioned = self._partitions is not None
-        return compose(
-            "create table if not exists {table} ("
-            "id {id_type} not null, {time} metadata jsonb, contents text, "
-            "embedding {vectors}.vector({dimensions}), primary key ({key})) {partition}",
+        return compose_query(
+            "create_collection",
             table=relation(self._table),
-            id_type=sql.SQL("uuid") if self._id_type == "uuid" else sql.SQL("text"),
-            time=sql.SQL("time timestamptz not null," if partitioned else ""),
+            id_type=self._id_sql,
+            time_column=sql.SQL("time timestamptz not null," if partitioned else ""),
             vectors=vectors,
             dimensions=sql.Literal(self._dimensions),
             key=sql.SQL("id, time" if partitioned else "id"),
-            partition=sql.SQL("partition by range (time)" if partitioned else ""),
+            partitioning=sql.SQL("partition by range (time)" if partitioned else ""),
         )
 
     async def upsert(self, records: Iterable[Record]) -> None:
@@ -135,32 +135,35 @@ class AsyncCollection:
         position of the first record that cannot be written; nothing is written then.
         """
         checked = checked_records(
-            records, self._dimensions, timed=self._partitions is not None, uuids=self._id_type == "uuid"
+            records,
+            self._dimensions,
+            timed=self._partitions is not None,
+            uuids=self._uuids,
         )
         if not checked:
             return
         if self._partitions is not None:
-            await self._partitions.ensure(record.time for record in checked if record.time is not None)
+            await self._partitions.ensure(
+                record.time for record in checked if record.time is not None
+            )
         data = pack_rows(record_fields(record) for record in checked)
         async with self._database.transaction() as connection:
             # For batches DELETE and COPY are quicker than any upsert.
             await self._delete_ids(connection, [record.id for record in checked])
-            copy_records = compose(
-                "copy {table} (id, {time} metadata, contents, embedding) from stdin (format binary)",
+            copy_records = compose_query(
+                "copy_records",
                 table=relation(self._table),
                 time=sql.SQL("time," if self._partitions is not None else ""),
             )
             async with connection.cursor().copy(copy_records) as copy:
                 await copy.write(data)
 
-    async def _delete_ids(self, connection: psycopg.AsyncConnection[Any], ids: Sequence[Any]) -> None:
+    async def _delete_ids(
+        self, connection: psycopg.AsyncConnection[Any], ids: Sequence[Any]
+    ) -> None:
         await connection.execute(
-            compose(
-                "delete from {table} where id = any(%s::{id_type}[])",
-                table=relation(self._table),
-                id_type=sql.SQL("uuid") if self._id_type == "uuid" else sql.SQL("text"),
-            ),
-            [list(ids)],
+            compose_query("delete_records", table=relation(self._table), id_type=self._id_sql),
+            {"ids": list(ids)},
         )
 
     async def delete_by_metadata(self, filter: Filter) -> None:  # noqa: A002 - the documented name
@@ -171,12 +174,13 @@ class AsyncCollection:
         alternatives = checked_filter(filter) or []
         if not alternatives or not all(alternatives):
             raise ConfigurationError(
-                "delete_by_metadata needs at least one key and value; an empty filter would delete everything"
+                "delete_by_metadata needs at least one key and value; "
+                "an empty filter would delete everything"
             )
         async with self._database.transaction() as connection:
             await connection.execute(
-                compose("delete from {table} where metadata @> any(%s)", table=relation(self._table)),
-                [[Jsonb(alternative) for alternative in alternatives]],
+                compose_query("delete_by_metadata", table=relation(self._table)),
+                {"filter": [Jsonb(alternative) for alternative in alternatives]},
             )
 
     async def search(
@@ -203,14 +207,12 @@ class AsyncCollection:
                 operator=sql.SQL("<=>" if self._operator == "<=>" else "<->"),
             )
             found = await connection.execute(
-                compose(
-                    "select id, metadata, contents, {vectors}.vector_send(embedding), {distance} "
-                    "from {table} where %(filter)s::jsonb[] is null or metadata @> any(%(filter)s::jsonb[]) "
-                    "{order} limit %(limit)s",
+                compose_query(
+                    "search_collection",
                     vectors=vectors,
                     distance=sql.SQL("null::float8") if query_embedding is None else distance,
                     table=relation(self._table),
-                    order=sql.SQL("") if query_embedding is None else sql.SQL("order by 5"),
+                    order=sql.SQL("" if query_embedding is None else "order by distance"),
                 ),
                 parameters,
                 binary=True,
@@ -227,10 +229,7 @@ class AsyncCollection:
     async def _vectors(self, connection: psycopg.AsyncConnection[Any]) -> sql.Identifier:
         """Return the schema in which the extension `vector` lives."""
         if self._vector_schema is None:
-            found = await connection.execute(
-                "select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace "
-                "where e.extname = 'vector'"
-            )
+            found = await connection.execute(compose_query("find_vector_schema"))
             record = await found.fetchone()
             if record is None:
                 raise ExtensionMissing(_NO_VECTOR)
@@ -239,17 +238,16 @@ class AsyncCollection:
 
 
 _NO_VECTOR = (
-    "the extension \"vector\" (pgvector) is missing in this database; install pgvector on the "
+    'the extension "vector" (pgvector) is missing in this database; install pgvector on the '
     "server, then let an administrator run: CREATE EXTENSION vector"
 )
 
 
 async def _ensure_vector(connection: psycopg.AsyncConnection[Any]) -> None:
-    found = await connection.execute("select from pg_extension where extname = 'vector'")
+    found = await connection.execute(compose_query("find_vector_schema"))
     if await found.fetchone() is None:
         try:
             async with connection.transaction():
                 await connection.execute("create extension vector")
         except psycopg.Error as error:
             raise ExtensionMissing(_NO_VECTOR) from error
-

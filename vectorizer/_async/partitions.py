@@ -13,7 +13,7 @@ from vectorizer._async.database import AsyncDatabase
 from vectorizer.definition import Relation
 from vectorizer.errors import DatabaseError
 from vectorizer.partitioning import Partition, partition_of
-from vectorizer.statements import compose, relation
+from vectorizer.statements import compose_query, relation
 
 __all__ = ["AsyncPartitions"]
 
@@ -59,27 +59,15 @@ class AsyncPartitions:
         )
         child = Relation(self._table.schema, partition.name(self._table.name))
         found = await connection.execute(
-            "select to_regclass(format('%%I.%%I', %s::text, %s::text))::text", [child.schema, child.name]
+            compose_query("find_relation"), {"schema_name": child.schema, "name": child.name}
         )
         if await found.fetchone() != (None,):
             return
-        # Made apart and attached, because PARTITION OF would lock readers and writers of the parent out.
-        await connection.execute(
-            compose(
-                "create table {child} (like {parent} including all)",
-                child=relation(child),
-                parent=relation(self._table),
-            )
-        )
-        await connection.execute(
-            compose(
-                "alter table {parent} attach partition {child} for values from ({start}) to ({end})",
-                child=relation(child),
-                parent=relation(self._table),
-                start=sql.Literal(partition.start),
-                end=sql.Literal(partition.end),
-            )
-        )
+        parts = {"child": relation(child), "parent": relation(self._table)}
+        # Made apart and attached: PARTITION OF would lock all users of the parent out.
+        await connection.execute(compose_query("create_partition", **parts))
+        bounds = {"start": sql.Literal(partition.start), "end": sql.Literal(partition.end)}
+        await connection.execute(compose_query("attach_partition", **parts, **bounds))
 
 
 def _is_retryable(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""The built-in pipeline: template, chunks, difference to what is stored, and only then the model."""
+"""The built-in pipeline: template, chunks, what is stored already, and only then the model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class AsyncPipeline:
         """
         prepared = [self._prepare(row, stored.get(row.number, ())) for row in rows]
         settled = [outcome for outcome in prepared if not _needs_model(outcome)]
-        waiting = [outcome for outcome in prepared if isinstance(outcome, Done) and outcome.diff.new]
+        waiting = [
+            outcome for outcome in prepared if isinstance(outcome, Done) and outcome.diff.new
+        ]
         # A row that failed before travels alone, so that it cannot fail others again.
         together = [outcome for outcome in waiting if outcome.row.attempts == 0]
         groups = [together, *([outcome] for outcome in waiting if outcome.row.attempts)]
@@ -55,13 +57,15 @@ class AsyncPipeline:
         if row.time is None or not texts:
             return Done(row, None, ChunkDiff(stale=list(stored)))
         if not MIN_TIME <= row.time <= MAX_TIME:
-            return Failed(row, "the row's time lies outside the years 1582 to 5236 that an id can hold")
+            return Failed(
+                row, "the row's time lies outside the years 1582 to 5236 that an id can hold"
+            )
         return Done(row, row.time, diff_chunks(row.key_bytes, row.time, texts, stored))
 
     def _texts(self, row: LoadedRow) -> list[str]:
-        if not row.texts or row.texts[0] is None:
-            return []
         content, *others = row.texts
+        if content is None:
+            return []
         values = dict(zip(self._template.columns, others, strict=True))
         return [self._template.render(values, chunk) for chunk in self._chunker.split(content)]
 
@@ -69,7 +73,9 @@ class AsyncPipeline:
         if not group:
             return []
         # Equal texts are sent once, whichever rows they belong to.
-        texts = list({chunk.content_hash: chunk.text for done in group for chunk in done.diff.new}.values())
+        texts = list(
+            {chunk.content_hash: chunk.text for done in group for chunk in done.diff.new}.values()
+        )
         try:
             packed = pack_vectors(await self._vectors(texts))
         except (EmbedderUnavailable, EmbedderRefused):
@@ -93,7 +99,9 @@ class AsyncPipeline:
     async def _vectors(self, texts: list[str]) -> FloatMatrix:
         from vectorizer.embedders._check import as_matrix  # noqa: PLC0415 - needs numpy
 
-        return as_matrix(await call_async(self._embedder.embed, texts), len(texts), self._embedder.dimensions)
+        return as_matrix(
+            await call_async(self._embedder.embed, texts), len(texts), self._embedder.dimensions
+        )
 
 
 def _needs_model(outcome: Outcome) -> bool:

@@ -26,7 +26,7 @@ __all__ = ["AsyncQueue"]
 _SCAN_FACTOR = 4
 # Every so many claims the backfill comes first, so that it moves however busy the table is.
 _BACKFILL_TURN = 4
-# How often a claim looks behind the last claimed entry, for transactions that committed late: seconds.
+# Every so many seconds a claim looks behind the last claimed entry: some commit late.
 _LOOK_BACK_SECONDS = 1.0
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
 
@@ -255,7 +255,9 @@ class AsyncQueue:
             "fail_rows",
             token=batch.token,
             errors=_spread(batch, {failure.row.number: failure.error for failure in failed}),
-            hashes=_spread(batch, {failure.row.number: failure.row.source_hash for failure in failed}),
+            hashes=_spread(
+                batch, {failure.row.number: failure.row.source_hash for failure in failed}
+            ),
             max_attempts=self._max_attempts,
             base_seconds=self._retry_seconds,
         )

@@ -12,8 +12,8 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_r
 from vectorizer._async.database import AsyncDatabase
 from vectorizer.definition import Definition, Installation
 from vectorizer.errors import DatabaseError, NotInstalled, SchemaVersionError, SourceError
-from vectorizer.queries import migrations, query
-from vectorizer.statements import compose
+from vectorizer.queries import migrations
+from vectorizer.statements import compose, compose_query
 from vectorizer.types import JSON
 
 __all__ = ["AsyncSchema"]
@@ -35,7 +35,8 @@ class AsyncSchema:
         """Return the number of the last migration in the database; 0 if there is none."""
         async with self._database.transaction() as connection:
             found = await connection.execute(
-                "select to_regclass(format('%%I.migration', %s::text))::text", [self._database.schema]
+                compose_query("find_relation"),
+                {"schema_name": self._database.schema, "name": "migration"},
             )
             if await found.fetchone() == (None,):
                 return 0
@@ -53,15 +54,22 @@ class AsyncSchema:
         if await self._checked_version() == known[-1].number:
             return []
         async with self._database.transaction() as connection:
-            await connection.execute("select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))")
+            await connection.execute(
+                "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
+            )
             await connection.execute(compose(_BOOTSTRAP, **self._names), prepare=False)
-            rows = await connection.execute(compose("select number from {schema}.migration", **self._names))
+            rows = await connection.execute(
+                compose("select number from {schema}.migration", **self._names)
+            )
             done = {number for (number,) in await rows.fetchall()}
             applied = [migration for migration in known if migration.number not in done]
             for migration in applied:
                 await connection.execute(compose(migration.text, **self._names), prepare=False)
                 await connection.execute(
-                    compose("insert into {schema}.migration (number, name) values (%s, %s)", **self._names),
+                    compose(
+                        "insert into {schema}.migration (number, name) values (%s, %s)",
+                        **self._names,
+                    ),
                     [migration.number, migration.name],
                 )
         return [migration.name for migration in applied]
@@ -71,8 +79,8 @@ class AsyncSchema:
         version = await self._checked_version()
         if version == 0:
             raise NotInstalled(
-                f"no vectorizer is installed in this database (schema {self._database.schema!r} is missing); "
-                f"run: vectorizer install TABLE"
+                f"no vectorizer is installed in this database (it has no schema "
+                f"{self._database.schema!r}); run: vectorizer install TABLE"
             )
         if version < migrations()[-1].number:
             raise SchemaVersionError(
@@ -84,8 +92,8 @@ class AsyncSchema:
         version = await self.version()
         if version > migrations()[-1].number:
             raise SchemaVersionError(
-                f"schema {self._database.schema!r} is at version {version}, newer than this program "
-                f"knows ({migrations()[-1].number}); upgrade pg-vectorizer"
+                f"schema {self._database.schema!r} is at version {version}, newer than the "
+                f"{migrations()[-1].number} this program knows; upgrade pg-vectorizer"
             )
         return version
 
@@ -107,10 +115,12 @@ class AsyncSchema:
                 return await self._install(name, schema_name, table, definition)
         raise AssertionError("unreachable: the last attempt raises")
 
-    async def _install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
+    async def _install(
+        self, name: str, schema_name: str, table: str, definition: Definition
+    ) -> int:
         async with self._database.transaction() as connection:
             found = await connection.execute(
-                "select to_regclass(format('%%I.%%I', %s::text, %s::text))::oid::bigint", [schema_name, table]
+                compose_query("find_relation"), {"schema_name": schema_name, "name": table}
             )
             (source,) = await found.fetchone() or (None,)
             if source is None:
@@ -139,7 +149,7 @@ class AsyncSchema:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
         async with self._database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
-            await cursor.execute(compose(query("find_vectorizer"), **self._names), {"name": name})
+            await cursor.execute(compose_query("find_vectorizer", **self._names), {"name": name})
             record = await cursor.fetchone()
             if record is None:
                 known = await cursor.execute(
@@ -152,12 +162,7 @@ class AsyncSchema:
     async def names(self) -> list[str]:
         """Return the names of all installed vectorizers, sorted."""
         async with self._database.transaction() as connection:
-            rows = await connection.execute(
-                compose(
-                    "select name from {schema}.vectorizer where uninstalled_at is null order by name",
-                    **self._names,
-                )
-            )
+            rows = await connection.execute(compose_query("list_names", **self._names))
             return [name for (name,) in await rows.fetchall()]
 
     async def status(self, name: str | None = None) -> list[dict[str, JSON]]:
@@ -172,11 +177,7 @@ class AsyncSchema:
         async with self._database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(
-                compose(
-                    "select * from {schema}.{view} where %(name)s::text is null or name = %(name)s",
-                    view=sql.Identifier(view),
-                    **self._names,
-                ),
+                compose_query("list_view", view=sql.Identifier(view), **self._names),
                 {"name": name},
             )
             return await cursor.fetchall()
@@ -194,4 +195,6 @@ create table if not exists {schema}.migration (
 
 def _is_lock_timeout(error: BaseException) -> bool:
     cause = error.__cause__
-    return isinstance(error, DatabaseError) and getattr(cause, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+    return (
+        isinstance(error, DatabaseError) and getattr(cause, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+    )

@@ -42,9 +42,7 @@ class AsyncStore:
             else None
         )
 
-    async def load(
-        self, batch: Batch
-    ) -> tuple[list[LoadedRow], dict[int, list[StoredChunk]]]:
+    async def load(self, batch: Batch) -> tuple[list[LoadedRow], dict[int, list[StoredChunk]]]:
         """Return the batch's rows as they are now, and the stored chunks of those that differ.
 
         It runs in a transaction of its own after the claim has committed: its snapshot is
@@ -58,7 +56,9 @@ class AsyncStore:
             )
             rows = [_loaded(record) for record in await found.fetchall()]
             if len(rows) < batch.size:
-                raise LeaseLost(f"the lease of a batch of {batch.size} rows was lost before it was read")
+                raise LeaseLost(
+                    f"the lease of a batch of {batch.size} rows was lost before it was read"
+                )
             chunks = await self._load_chunks(connection, batch, rows)
         return rows, chunks
 

@@ -85,7 +85,7 @@ class AsyncVectorizer:
     ) -> None:
         if not isinstance(embedder, Embedder):
             raise ConfigurationError(
-                f"embedder {embedder!r} lacks model, dimensions or embed; see vectorizer.types.Embedder"
+                f"embedder {embedder!r} lacks model, dimensions or embed: see vectorizer.Embedder"
             )
         definition = Definition.parse(
             {
@@ -266,9 +266,7 @@ class AsyncVectorizer:
             await self._schema.check()
             installation = await self._schema.find(self.name)
             _check_embedder(installation, self.embedder)
-            self._worker = _Worker(
-                self._database, installation, self.embedder, self._lease_seconds
-            )
+            self._worker = _Worker(self._database, installation, self.embedder, self._lease_seconds)
         return self._worker
 
     async def _process(self) -> Counts | None:
@@ -296,7 +294,8 @@ class _Worker:
     async def claim(self, rows: int) -> Batch | None:
         if self._installation.paused_reason is not None:
             raise VectorizerPaused(
-                f"vectorizer {self._installation.name} is paused: {self._installation.paused_reason}"
+                f"vectorizer {self._installation.name} is paused: "
+                f"{self._installation.paused_reason}"
             )
         return await self.queue.claim(rows)
 

@@ -17,7 +17,7 @@ from vectorizer.statements import Statements
 
 __all__ = ["CallbackWorker", "EmbedAndWrite"]
 
-EmbedAndWrite: TypeAlias = Callable[[Sequence[Row], Any], None | Awaitable[None]]
+EmbedAndWrite: TypeAlias = Callable[[Sequence[Row], Any], Awaitable[None] | None]
 # Columns of load_source_rows before the key: number, source_hash.
 _LEADING = 2
 

@@ -20,7 +20,7 @@ from vectorizer.errors import ConfigurationError, ExtensionMissing
 from vectorizer.packing import pack_rows
 from vectorizer.records import CollectionResult, Record, checked_records, record_fields
 from vectorizer.search import Filter, checked_filter, checked_limit
-from vectorizer.statements import compose, relation
+from vectorizer.statements import compose, compose_query, relation
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -63,7 +63,8 @@ class Collection:
         self.infer_filters = infer_filters
         self._dimensions = num_dimensions
         self._operator = _OPERATORS[distance_type]
-        self._id_type = id_type.lower()
+        self._uuids = id_type.upper() == "UUID"
+        self._id_sql = sql.SQL("uuid") if self._uuids else sql.SQL("text")
         self._table = Relation(schema_name or "public", table_name)
         self._database = Database(service_url, max_connections=max_db_connections or 4)
         self._partitions = (
@@ -108,8 +109,8 @@ class Collection:
             _ensure_vector(connection)
             connection.execute(self._create_table(self._vectors(connection)))
             connection.execute(
-                compose(
-                    "create index if not exists {index} on {table} using gin (metadata jsonb_path_ops)",
+                compose_query(
+                    "create_collection_index",
                     index=sql.Identifier(f"{self._table.name[:47]}_meta_idx"),
                     table=relation(self._table),
                 )
@@ -117,17 +118,15 @@ class Collection:
 
     def _create_table(self, vectors: sql.Identifier) -> sql.Composed:
         partitioned = self._partitions is not None
-        return compose(
-            "create table if not exists {table} ("
-            "id {id_type} not null, {time} metadata jsonb, contents text, "
-            "embedding {vectors}.vector({dimensions}), primary key ({key})) {partition}",
+        return compose_query(
+            "create_collection",
             table=relation(self._table),
-            id_type=sql.SQL("uuid") if self._id_type == "uuid" else sql.SQL("text"),
-            time=sql.SQL("time timestamptz not null," if partitioned else ""),
+            id_type=self._id_sql,
+            time_column=sql.SQL("time timestamptz not null," if partitioned else ""),
             vectors=vectors,
             dimensions=sql.Literal(self._dimensions),
             key=sql.SQL("id, time" if partitioned else "id"),
-            partition=sql.SQL("partition by range (time)" if partitioned else ""),
+            partitioning=sql.SQL("partition by range (time)" if partitioned else ""),
         )
 
     def upsert(self, records: Iterable[Record]) -> None:
@@ -140,7 +139,7 @@ class Collection:
             records,
             self._dimensions,
             timed=self._partitions is not None,
-            uuids=self._id_type == "uuid",
+            uuids=self._uuids,
         )
         if not checked:
             return
@@ -150,8 +149,8 @@ class Collection:
         with self._database.transaction() as connection:
             # For batches DELETE and COPY are quicker than any upsert.
             self._delete_ids(connection, [record.id for record in checked])
-            copy_records = compose(
-                "copy {table} (id, {time} metadata, contents, embedding) from stdin (format binary)",
+            copy_records = compose_query(
+                "copy_records",
                 table=relation(self._table),
                 time=sql.SQL("time," if self._partitions is not None else ""),
             )
@@ -160,12 +159,8 @@ class Collection:
 
     def _delete_ids(self, connection: psycopg.Connection[Any], ids: Sequence[Any]) -> None:
         connection.execute(
-            compose(
-                "delete from {table} where id = any(%s::{id_type}[])",
-                table=relation(self._table),
-                id_type=sql.SQL("uuid") if self._id_type == "uuid" else sql.SQL("text"),
-            ),
-            [list(ids)],
+            compose_query("delete_records", table=relation(self._table), id_type=self._id_sql),
+            {"ids": list(ids)},
         )
 
     def delete_by_metadata(self, filter: Filter) -> None:  # noqa: A002 - the documented name
@@ -176,14 +171,13 @@ class Collection:
         alternatives = checked_filter(filter) or []
         if not alternatives or not all(alternatives):
             raise ConfigurationError(
-                "delete_by_metadata needs at least one key and value; an empty filter would delete everything"
+                "delete_by_metadata needs at least one key and value; "
+                "an empty filter would delete everything"
             )
         with self._database.transaction() as connection:
             connection.execute(
-                compose(
-                    "delete from {table} where metadata @> any(%s)", table=relation(self._table)
-                ),
-                [[Jsonb(alternative) for alternative in alternatives]],
+                compose_query("delete_by_metadata", table=relation(self._table)),
+                {"filter": [Jsonb(alternative) for alternative in alternatives]},
             )
 
     def search(
@@ -210,14 +204,12 @@ class Collection:
                 operator=sql.SQL("<=>" if self._operator == "<=>" else "<->"),
             )
             found = connection.execute(
-                compose(
-                    "select id, metadata, contents, {vectors}.vector_send(embedding), {distance} "
-                    "from {table} where %(filter)s::jsonb[] is null or metadata @> any(%(filter)s::jsonb[]) "
-                    "{order} limit %(limit)s",
+                compose_query(
+                    "search_collection",
                     vectors=vectors,
                     distance=sql.SQL("null::float8") if query_embedding is None else distance,
                     table=relation(self._table),
-                    order=sql.SQL("") if query_embedding is None else sql.SQL("order by 5"),
+                    order=sql.SQL("" if query_embedding is None else "order by distance"),
                 ),
                 parameters,
                 binary=True,
@@ -234,10 +226,7 @@ class Collection:
     def _vectors(self, connection: psycopg.Connection[Any]) -> sql.Identifier:
         """Return the schema in which the extension `vector` lives."""
         if self._vector_schema is None:
-            found = connection.execute(
-                "select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace "
-                "where e.extname = 'vector'"
-            )
+            found = connection.execute(compose_query("find_vector_schema"))
             record = found.fetchone()
             if record is None:
                 raise ExtensionMissing(_NO_VECTOR)
@@ -252,7 +241,7 @@ _NO_VECTOR = (
 
 
 def _ensure_vector(connection: psycopg.Connection[Any]) -> None:
-    found = connection.execute("select from pg_extension where extname = 'vector'")
+    found = connection.execute(compose_query("find_vector_schema"))
     if found.fetchone() is None:
         try:
             with connection.transaction():

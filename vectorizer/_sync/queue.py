@@ -27,7 +27,7 @@ __all__ = ["Queue"]
 _SCAN_FACTOR = 4
 # Every so many claims the backfill comes first, so that it moves however busy the table is.
 _BACKFILL_TURN = 4
-# How often a claim looks behind the last claimed entry, for transactions that committed late: seconds.
+# Every so many seconds a claim looks behind the last claimed entry: some commit late.
 _LOOK_BACK_SECONDS = 1.0
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
 

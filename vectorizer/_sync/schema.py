@@ -13,8 +13,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from vectorizer._sync.database import Database
 from vectorizer.definition import Definition, Installation
 from vectorizer.errors import DatabaseError, NotInstalled, SchemaVersionError, SourceError
-from vectorizer.queries import migrations, query
-from vectorizer.statements import compose
+from vectorizer.queries import migrations
+from vectorizer.statements import compose, compose_query
 from vectorizer.types import JSON
 
 __all__ = ["Schema"]
@@ -36,8 +36,8 @@ class Schema:
         """Return the number of the last migration in the database; 0 if there is none."""
         with self._database.transaction() as connection:
             found = connection.execute(
-                "select to_regclass(format('%%I.migration', %s::text))::text",
-                [self._database.schema],
+                compose_query("find_relation"),
+                {"schema_name": self._database.schema, "name": "migration"},
             )
             if found.fetchone() == (None,):
                 return 0
@@ -80,8 +80,8 @@ class Schema:
         version = self._checked_version()
         if version == 0:
             raise NotInstalled(
-                f"no vectorizer is installed in this database (schema {self._database.schema!r} is missing); "
-                f"run: vectorizer install TABLE"
+                f"no vectorizer is installed in this database (it has no schema "
+                f"{self._database.schema!r}); run: vectorizer install TABLE"
             )
         if version < migrations()[-1].number:
             raise SchemaVersionError(
@@ -93,8 +93,8 @@ class Schema:
         version = self.version()
         if version > migrations()[-1].number:
             raise SchemaVersionError(
-                f"schema {self._database.schema!r} is at version {version}, newer than this program "
-                f"knows ({migrations()[-1].number}); upgrade pg-vectorizer"
+                f"schema {self._database.schema!r} is at version {version}, newer than the "
+                f"{migrations()[-1].number} this program knows; upgrade pg-vectorizer"
             )
         return version
 
@@ -119,8 +119,7 @@ class Schema:
     def _install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
         with self._database.transaction() as connection:
             found = connection.execute(
-                "select to_regclass(format('%%I.%%I', %s::text, %s::text))::oid::bigint",
-                [schema_name, table],
+                compose_query("find_relation"), {"schema_name": schema_name, "name": table}
             )
             (source,) = found.fetchone() or (None,)
             if source is None:
@@ -149,7 +148,7 @@ class Schema:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
         with self._database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
-            cursor.execute(compose(query("find_vectorizer"), **self._names), {"name": name})
+            cursor.execute(compose_query("find_vectorizer", **self._names), {"name": name})
             record = cursor.fetchone()
             if record is None:
                 known = cursor.execute(
@@ -162,12 +161,7 @@ class Schema:
     def names(self) -> list[str]:
         """Return the names of all installed vectorizers, sorted."""
         with self._database.transaction() as connection:
-            rows = connection.execute(
-                compose(
-                    "select name from {schema}.vectorizer where uninstalled_at is null order by name",
-                    **self._names,
-                )
-            )
+            rows = connection.execute(compose_query("list_names", **self._names))
             return [name for (name,) in rows.fetchall()]
 
     def status(self, name: str | None = None) -> list[dict[str, JSON]]:
@@ -182,11 +176,7 @@ class Schema:
         with self._database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             cursor.execute(
-                compose(
-                    "select * from {schema}.{view} where %(name)s::text is null or name = %(name)s",
-                    view=sql.Identifier(view),
-                    **self._names,
-                ),
+                compose_query("list_view", view=sql.Identifier(view), **self._names),
                 {"name": name},
             )
             return cursor.fetchall()

@@ -86,7 +86,7 @@ class Vectorizer:
     ) -> None:
         if not isinstance(embedder, Embedder):
             raise ConfigurationError(
-                f"embedder {embedder!r} lacks model, dimensions or embed; see vectorizer.types.Embedder"
+                f"embedder {embedder!r} lacks model, dimensions or embed: see vectorizer.Embedder"
             )
         definition = Definition.parse(
             {
@@ -295,7 +295,8 @@ class _Worker:
     def claim(self, rows: int) -> Batch | None:
         if self._installation.paused_reason is not None:
             raise VectorizerPaused(
-                f"vectorizer {self._installation.name} is paused: {self._installation.paused_reason}"
+                f"vectorizer {self._installation.name} is paused: "
+                f"{self._installation.paused_reason}"
             )
         return self.queue.claim(rows)
 

@@ -29,15 +29,19 @@ app = typer.Typer(
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_shared.print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_shared.print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Keep embeddings in step with PostgreSQL tables."""
     _ = version
 
 
-for command in (demo, install, run, status, search, uninstall):
-    app.command(help=command.HELP)(command.command)
+for module in (demo, install, run, status, search, uninstall):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name, help=module.HELP)(module.command)
 
 
 def main() -> None:
@@ -45,7 +49,10 @@ def main() -> None:
     try:
         app()
     except VectorizerError as error:
-        _fail(str(error), 1 if isinstance(error, (EmbedderUnavailable, LeaseLost, VectorizerPaused)) else 2)
+        _fail(
+            str(error),
+            1 if isinstance(error, (EmbedderUnavailable, LeaseLost, VectorizerPaused)) else 2,
+        )
     except KeyboardInterrupt:
         _fail("interrupted; nothing is lost, run it again", 130)
     except Exception as error:

@@ -16,7 +16,15 @@ from vectorizer._sync.database import Database
 from vectorizer._sync.schema import Schema
 from vectorizer.errors import NotInstalled
 
-__all__ = ["JsonOption", "UrlOption", "database_url", "opened", "print_json", "print_version", "selected"]
+__all__ = [
+    "JsonOption",
+    "UrlOption",
+    "database_url",
+    "opened",
+    "print_json",
+    "print_version",
+    "selected",
+]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -73,7 +81,9 @@ def selected(schema: Schema, names: list[str] | None) -> list[str]:
                 f"there is no vectorizer {name!r}; installed: {', '.join(known) or 'none'}"
             )
     if not known:
-        raise NotInstalled("no vectorizer is installed in this database; run: vectorizer install TABLE")
+        raise NotInstalled(
+            "no vectorizer is installed in this database; run: vectorizer install TABLE"
+        )
     return names or known
 
 

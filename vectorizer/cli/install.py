@@ -22,12 +22,17 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def command(
-    table: Annotated[str, typer.Argument(help="Source table, with its schema if that is not public.")],
+    table: Annotated[
+        str, typer.Argument(help="Source table, with its schema if that is not public.")
+    ],
     chunk_column: Annotated[str, typer.Option(help="Text column to split and embed.")],
     template: Annotated[
-        str | None, typer.Option(help='What to embed: {chunk} and columns, such as "{title}: {chunk}".')
+        str | None,
+        typer.Option(help='What to embed: {chunk} and columns, such as "{title}: {chunk}".'),
     ] = None,
-    metadata: Annotated[str, typer.Option(help="Columns to copy to each embedding, by commas.")] = "",
+    metadata: Annotated[
+        str, typer.Option(help="Columns to copy to each embedding, by commas.")
+    ] = "",
     time_column: Annotated[
         str | None, typer.Option(help="The row's time; rows where it is NULL are not embedded.")
     ] = None,
@@ -37,13 +42,23 @@ def command(
     destination: Annotated[
         str | None, typer.Option(help="View to search; by default TABLE_embedding.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the vectorizer; by default the table's.")] = None,
-    embedder: Annotated[str, typer.Option(help="minilm, openai, or a class as module:name.")] = "minilm",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the vectorizer; by default the table's.")
+    ] = None,
+    embedder: Annotated[
+        str, typer.Option(help="minilm, openai, or a class as module:name.")
+    ] = "minilm",
     model: Annotated[str | None, typer.Option(help="Model of the embedder.")] = None,
     dimensions: Annotated[int | None, typer.Option(help="Dimensions of its vectors.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="Server that speaks OpenAI's protocol.")] = None,
-    chunk_size: Annotated[str, typer.Option(help="Least and most characters of a chunk.")] = "500,1000",
-    chunk_overlap: Annotated[int, typer.Option(help="Characters that neighbouring chunks share.")] = 0,
+    base_url: Annotated[
+        str | None, typer.Option(help="Server that speaks OpenAI's protocol.")
+    ] = None,
+    chunk_size: Annotated[
+        str, typer.Option(help="Least and most characters of a chunk.")
+    ] = "500,1000",
+    chunk_overlap: Annotated[
+        int, typer.Option(help="Characters that neighbouring chunks share.")
+    ] = 0,
     url: UrlOption = None,
 ) -> None:
     """Install a vectorizer."""
@@ -68,7 +83,8 @@ def command(
         status = vectorizer.status()
     out.print(
         f"Vectorizer {vectorizer.name} is installed on {status['source']}; "
-        f"embeddings go to {status['destination']}.\nEmbed what is there: vectorizer run {vectorizer.name}"
+        f"embeddings go to {status['destination']}.\n"
+        f"Embed what is there: vectorizer run {vectorizer.name}"
     )
 
 
@@ -78,7 +94,9 @@ def parse_interval(text: str | None) -> timedelta | None:
         return None
     match = re.fullmatch(r"(\d+)\s*([hdw])", text.strip())
     if match is None:
-        raise ConfigurationError(f"--partition-interval {text!r}: give hours, days or weeks, such as 30d")
+        raise ConfigurationError(
+            f"--partition-interval {text!r}: give hours, days or weeks, such as 30d"
+        )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
@@ -86,5 +104,7 @@ def parse_chunk_size(text: str) -> tuple[int, int]:
     """Return "500,1000" as two numbers; raise ConfigurationError for anything else."""
     match = re.fullmatch(r"(\d+)\s*,\s*(\d+)", text.strip())
     if match is None:
-        raise ConfigurationError(f"--chunk-size {text!r}: give two numbers of characters, such as 500,1000")
+        raise ConfigurationError(
+            f"--chunk-size {text!r}: give two numbers of characters, such as 500,1000"
+        )
     return int(match[1]), int(match[2])

@@ -9,7 +9,15 @@ import typer
 from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.batch import Counts
 from vectorizer.cli._progress import drained
-from vectorizer.cli._shared import JsonOption, UrlOption, database_url, opened, out, print_json, selected
+from vectorizer.cli._shared import (
+    JsonOption,
+    UrlOption,
+    database_url,
+    opened,
+    out,
+    print_json,
+    selected,
+)
 
 HELP = """Embed whatever waits, then end: for cron and Kubernetes jobs.
 
@@ -20,7 +28,9 @@ Example: vectorizer run blog
 
 
 def command(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows claimed at once.")] = 200,
     json: JsonOption = False,
     url: UrlOption = None,
@@ -46,5 +56,8 @@ def command(
 
 def describe(counts: Counts) -> str:
     """Return counts in words."""
-    text = f"{counts.rows} rows; chunks: {counts.embedded} embedded, {counts.kept} kept, {counts.deleted} deleted"
+    text = (
+        f"{counts.rows} rows; chunks: {counts.embedded} embedded, {counts.kept} kept, "
+        f"{counts.deleted} deleted"
+    )
     return f"{text}; {counts.failed} rows failed" if counts.failed else text

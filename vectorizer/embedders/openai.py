@@ -103,8 +103,7 @@ class OpenAIEmbedder:
     waits as long as the server asks, else for a random time that grows exponentially.
 
     One embedder serves any number of threads. It opens its connections when it is first
-    used and keeps them until `close`, which also ends all waiting for a next attempt; it
-    is a context manager too.
+    used and keeps them until `close`; it is a context manager too.
 
     Raises ConfigurationError if an option cannot work or there is no API key.
     """
@@ -180,7 +179,11 @@ class OpenAIEmbedder:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; whoever waits for a next attempt gets EmbedderUnavailable."""
+        """Close the connections for good.
+
+        Calls of `embed` still under way in other threads end with EmbedderUnavailable:
+        those that wait for their next attempt at once, the others within `timeout`.
+        """
         self._closed.set()
         with self._lock:
             client, self._client = self._client, None
@@ -272,12 +275,15 @@ class OpenAIEmbedder:
             ) from None
         except openai.APIConnectionError as error:
             raise EmbedderUnavailable(f"{self._where}: {_reason(error)}") from None
+        except RuntimeError:
+            # Closed by another thread since `_connect`, if it is that.
+            self._check_open()
+            raise
         return answer.http_response.content
 
     def _connect(self) -> openai.OpenAI:
         with self._lock:
-            if self._closed.is_set():
-                raise EmbedderUnavailable(f"{self._where}: this embedder is closed")
+            self._check_open()
             if self._client is None:
                 from openai import OpenAI  # noqa: PLC0415 - see _post
 
@@ -290,6 +296,10 @@ class OpenAIEmbedder:
                     max_retries=0,
                 )
             return self._client
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise EmbedderUnavailable(f"{self._where}: this embedder is closed") from None
 
     def _message(self, error: openai.APIStatusError, texts: Sequence[str]) -> str:
         """Return one line with what the server said, without secrets and texts."""
@@ -372,9 +382,10 @@ def _fits_header(text: str) -> bool:
 
 
 def estimate_tokens(text: str) -> int:
-    """Return an upper estimate of the tokens of `text`: a third of its UTF-8 bytes.
+    """Return an estimate of the tokens of `text`: a third of its UTF-8 bytes, rounded up.
 
-    English has about 4 bytes a token and most other scripts 3 and more.
+    That is more than English has (about 4 bytes a token), but not an upper bound: emoji
+    and rare scripts can have more tokens.
     """
     return -(-len(text.encode()) // 3)
 

@@ -1,0 +1,1 @@
+alter table {parent} attach partition {child} for values from ({start}) to ({end})

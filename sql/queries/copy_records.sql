@@ -1,0 +1,1 @@
+copy {table} (id, {time} metadata, contents, embedding) from stdin (format binary)

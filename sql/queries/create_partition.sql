@@ -1,0 +1,1 @@
+create table {child} (like {parent} including all)

@@ -1,0 +1,1 @@
+delete from {table} where metadata @> any(%(filter)s::jsonb[])

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from vectorizer.chunking import Chunker
-from vectorizer.errors import ConfigurationError, VectorizerError
+from vectorizer.errors import ConfigurationError, SourceError
 from vectorizer.template import Template
 from vectorizer.types import JSON
 
@@ -52,6 +52,8 @@ class Definition(BaseModel):
     embedder: configuration from which a worker makes the embedder; never a secret.
     model, dimensions: what the vectors are.
     chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
+    where: SQL condition over the source's columns; a row that does not meet it is not embedded.
+    always: capture what logical replication applies, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +70,8 @@ class Definition(BaseModel):
     dimensions: Annotated[int, Field(gt=0, le=16_000)] | None = None
     chunk_size: tuple[int, int] = (500, 1000)
     chunk_overlap: Annotated[int, Field(ge=0)] = 0
+    where: str | None = None
+    always: bool = False
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Definition:
@@ -105,12 +109,10 @@ class Definition(BaseModel):
 
     def to_json(self) -> dict[str, JSON]:
         """Return what `vectorizer.install` takes: only what is really given."""
-        options = self.model_dump(mode="json", exclude_none=True)
-        return options if self.chunk_column is not None else _without_pipeline(options)
-
-
-def _without_pipeline(options: dict[str, JSON]) -> dict[str, JSON]:
-    return {name: value for name, value in options.items() if name == "key"}
+        options = self.model_dump(mode="json", exclude_defaults=True)
+        if self.chunk_column is not None:
+            options |= {"chunk_size": list(self.chunk_size), "embedder": self.embedder}
+        return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +128,20 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class KeyColumn:
-    """A column of the source's key: its name there, its name in our tables, its type."""
+    """A column of the source's key.
+
+    column: its name when the vectorizer was attached; current: its name now; name: its name
+    in our tables; type: as SQL, with its collation; send, equals: its type's binary output
+    function and its equality operator, qualified.
+    """
 
     column: str
+    number: int
+    current: str
     name: str
     type: str
-    oid: int
     send: str
+    equals: str
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,8 @@ class Installation:
     name: str
     source: Relation
     key: tuple[KeyColumn, ...]
+    columns: Mapping[str, str] | None
+    """Present names of the columns that the definition names; None where all columns count."""
     definition: Definition
     log_table: str
     row_table: str
@@ -155,18 +166,25 @@ class Installation:
     def from_record(cls, record: Mapping[str, Any]) -> Installation:
         """Return what `find_vectorizer.sql` found.
 
-        Raises VectorizerError if the source table is gone.
+        Raises SourceError if the source table or a column of it is gone.
         """
         if record["source_name"] is None:
-            raise VectorizerError(
+            raise SourceError(
                 f"vectorizer {record['name']}: its source table was dropped; "
                 f"run: vectorizer uninstall {record['name']}"
+            )
+        lost = [name for name, current in (record["columns"] or {}).items() if current is None]
+        if lost:
+            raise SourceError(
+                f"vectorizer {record['name']}: its source column {lost[0]} was dropped; "
+                f"run: vectorizer uninstall {record['name']}, and install it without that column"
             )
         return cls(
             id=record["id"],
             name=record["name"],
             source=Relation(record["source_schema"], record["source_name"]),
             key=tuple(KeyColumn(**column) for column in record["key"]),
+            columns=record["columns"],
             definition=Definition.parse(record["definition"]),
             log_table=record["log_table"],
             row_table=record["row_table"],

@@ -6,7 +6,7 @@ column called `lease` or `seq` does no harm and a rename in the source changes n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -37,7 +37,7 @@ def relation(what: Relation) -> sql.Identifier:
 
 
 def _trusted(text: str) -> sql.SQL:
-    # Only for what PostgreSQL itself printed: type and function names.
+    # Only for what PostgreSQL itself printed: names of types, functions and operators.
     return sql.SQL(text)
 
 
@@ -68,7 +68,7 @@ class Statements:
 
 
 def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Composable]:
-    key, definition = installation.key, installation.definition
+    key = installation.key
     names: dict[str, sql.Composable] = {
         "schema": sql.Identifier(schema),
         "log": sql.Identifier(schema, installation.log_table),
@@ -86,10 +86,10 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         "k_sends": _joined(
             key, lambda k: compose("{}({})", _trusted(k.send), sql.Identifier("k", k.name))
         ),
-        "s_keys": _joined(key, lambda k: sql.Identifier("s", k.column)),
+        "s_keys": _joined(key, lambda k: sql.Identifier("s", k.current)),
         "s_key_as_names": _joined(
             key,
-            lambda k: compose("{} as {}", sql.Identifier("s", k.column), sql.Identifier(k.name)),
+            lambda k: compose("{} as {}", sql.Identifier("s", k.current), sql.Identifier(k.name)),
         ),
         "s_matches_k": _match(key, "s", "k", source=True),
         "s_matches_l": _match(key, "s", "l", source=True),
@@ -98,7 +98,7 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         "p_matches_k": _match(key, "p", "k"),
         "d_matches_k": _match(key, "d", "k"),
         "after_cursor": sql.SQL(""),
-        **_source_expressions(definition, key),
+        **_source_expressions(installation),
     }
     for alias in "dklr":
         names[f"{alias}_names"] = _names(key, alias)
@@ -112,44 +112,46 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
     return names
 
 
-def _source_expressions(
-    definition: Definition, key: tuple[KeyColumn, ...]
-) -> dict[str, sql.Composable]:
-    if definition.chunk_column is None:
+def _source_expressions(installation: Installation) -> dict[str, sql.Composable]:
+    definition = installation.definition
+    # Columns by the names they have now; what the definition calls them stays in the metadata.
+    current = installation.columns or {}
+    if installation.columns is None:
         # A callback may read any column, so any of them counts.
         image: sql.Composable = sql.SQL("s.*")
     else:
-        image = sql.SQL(", ").join(sql.Identifier("s", name) for name in _tracked(definition, key))
-    time = definition.time_column
+        image = sql.SQL(", ").join(sql.Identifier("s", current[name]) for name in sorted(current))
+    texts = (definition.chunk_column, *definition.parsed_template.columns)
     return {
         "source_hash": compose("sha256(convert_to(row({})::text, 'UTF8'))", image),
-        "time": compose("{}::timestamptz", sql.Identifier("s", time))
-        if time
-        else sql.SQL("coalesce(r.time, now())"),
-        "metadata": compose("jsonb_build_object({})::text", _metadata(definition.metadata)),
-        "columns": compose("array[{}]::text[]", _texts(definition)),
+        "time": _time(definition, current),
+        "metadata": compose(
+            "jsonb_build_object({})::text",
+            sql.SQL(", ").join(
+                compose("{}, {}", sql.Literal(name), sql.Identifier("s", current[name]))
+                for name in definition.metadata
+            ),
+        ),
+        "columns": compose(
+            "array[{}]::text[]",
+            sql.SQL(", ").join(
+                compose("{}::text", sql.Identifier("s", current[name]))
+                for name in texts
+                if name is not None
+            ),
+        ),
     }
 
 
-def _tracked(definition: Definition, key: tuple[KeyColumn, ...]) -> Iterable[str]:
-    # Sorted, so that the hash does not depend on the order in which options name columns.
-    named = {definition.chunk_column, definition.time_column}
-    named |= {*definition.metadata, *definition.parsed_template.columns}
-    named |= {column.column for column in key}
-    return sorted(name for name in named if name is not None)
-
-
-def _metadata(columns: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(
-        compose("{}, {}", sql.Literal(name), sql.Identifier("s", name)) for name in columns
-    )
-
-
-def _texts(definition: Definition) -> sql.Composed:
-    columns = (definition.chunk_column, *definition.parsed_template.columns)
-    return sql.SQL(", ").join(
-        compose("{}::text", sql.Identifier("s", name)) for name in columns if name is not None
-    )
+def _time(definition: Definition, current: Mapping[str, str]) -> sql.Composable:
+    time: sql.Composable = sql.SQL("coalesce(r.time, now())")
+    if definition.time_column is not None:
+        time = compose("{}::timestamptz", sql.Identifier("s", current[definition.time_column]))
+    if definition.where is None:
+        return time
+    # A row that is filtered out is like one that has no time: not published. The condition is SQL
+    # by whoever installed the vectorizer, checked by PostgreSQL at that time.
+    return compose("case when ({}) then {} end", sql.SQL(definition.where.replace("%", "%%")), time)
 
 
 def _joined(
@@ -180,8 +182,9 @@ def _match(
     return _joined(
         key,
         lambda k: compose(
-            "{} = {}",
-            sql.Identifier(left, k.column if source else k.name),
+            "{} {} {}",
+            sql.Identifier(left, k.current if source else k.name),
+            _trusted(k.equals),
             sql.Identifier(right, k.name),
         ),
         " and ",

@@ -4,10 +4,14 @@ create table {schema}.vectorizer (
   id integer generated always as identity primary key,
   name text not null unique check (name <> ''),
   source regclass not null,
-  -- One object a key column: column (its name in the source), name (its name in our tables),
-  -- type (with COLLATE where the column has one), oid, send (the type's binary output function).
+  -- One object a key column: column (its name in the source when it was attached), number (its attnum,
+  -- which a rename does not change), name (its name in our tables), type (with COLLATE where the column
+  -- has one), send (the type's binary output function), equals (its equality, schema-qualified).
   key jsonb not null check (jsonb_typeof(key) = 'array' and key <> '[]'),
   definition jsonb not null check (jsonb_typeof(definition) = 'object'),
+  -- Columns whose change matters, by the name the definition uses, with their attnum: a rename in the
+  -- source is followed. Null where every column matters, because a callback may read any.
+  columns jsonb check (jsonb_typeof(columns) = 'object'),
   log_table text not null,
   row_table text not null,
   -- Readers use the view; storage is one table a generation. Null where a callback writes elsewhere.
@@ -16,8 +20,10 @@ create table {schema}.vectorizer (
   installed_at timestamptz not null default now(),
   -- Set while only the embeddings are kept; installing the same definition again takes them up.
   uninstalled_at timestamptz,
+  -- Paused: nothing is embedded, changes go on being captured unless suspended_at is set, too.
   paused_at timestamptz,
-  paused_reason text
+  paused_reason text,
+  suspended_at timestamptz
 );
 comment on table {schema}.vectorizer is 'One row per vectorizer: a source table kept in step with its embeddings.';
 

@@ -67,17 +67,24 @@ declare
 begin
   select jsonb_agg(jsonb_build_object(
            'column', a.attname,
+           'number', a.attnum,
            'name', {schema}.object_name('source_' || a.attname, ''),
            'type', format_type(t.oid, null) || case when a.attcollation <> t.typcollation
              then ' collate ' || (select format('%I.%I', n.nspname, c.collname) from pg_collation c
                join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end,
-           'oid', t.oid::bigint,
+           'equals', (
+             select format('operator(%I.%s)', n.nspname, o.oprname)
+             from pg_opclass c
+             join pg_amop m on m.amopfamily = c.opcfamily and m.amopstrategy = 3 and m.amopmethod = c.opcmethod
+               and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
+             join pg_operator o on o.oid = m.amopopr join pg_namespace n on n.oid = o.oprnamespace
+             where c.oid = i.indclass[k.position - 1]),
            'send', (select format('%I.%I', n.nspname, p.proname) from pg_proc p
              join pg_namespace n on n.oid = p.pronamespace where p.oid = t.typsend)
          ) order by k.position)
   into found
   from (
-    select i.indexrelid, i.indrelid, i.indkey from pg_index i
+    select i.indexrelid, i.indrelid, i.indkey, i.indclass from pg_index i
     where i.indrelid = source and i.indisunique and i.indisvalid and i.indpred is null
       and i.indexprs is null and i.indimmediate
       and case when wanted is null then i.indisprimary
@@ -101,7 +108,8 @@ language plpgsql stable as $$
 declare
   result jsonb := jsonb_strip_nulls(definition);
   allowed constant text[] := array['chunk_column', 'template', 'metadata', 'time_column', 'key',
-    'partition_interval', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap'];
+    'partition_interval', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap',
+    'where', 'always'];
   unknown text;
 begin
   select k into unknown from jsonb_object_keys(result) as k where k <> all (allowed) limit 1;
@@ -134,82 +142,185 @@ begin
   return result;
 end $$;
 
+-- The columns the definition names, key first, each once. Null: all of them matter, to a callback.
+create function {schema}.tracked_columns(source regclass, key jsonb, definition jsonb) returns text[]
+language plpgsql as $$
+begin
+  if not definition ? 'chunk_column' then
+    return null;
+  end if;
+  return array(
+    select name from (
+      select k ->> 'column' as name, n as place from jsonb_array_elements(key) with ordinality as e(k, n)
+      union all select definition ->> 'chunk_column', 1001
+      union all select definition ->> 'time_column', 1002
+      union all select c, 2000 + n
+        from unnest({schema}.template_columns(definition ->> 'template')) with ordinality as t(c, n)
+      union all select c, 4000 + n
+        from jsonb_array_elements_text(definition -> 'metadata') with ordinality as m(c, n)
+      union all select c, 6000 + n
+        from unnest({schema}.predicate_columns(source, definition ->> 'where')) with ordinality as w(c, n)
+    ) as named
+    where name is not null
+    group by name order by min(place));
+end $$;
+
+-- The columns a predicate reads, found by letting PostgreSQL itself read it.
+create function {schema}.predicate_columns(source regclass, predicate text) returns text[]
+language plpgsql as $$
+declare
+  columns text[];
+begin
+  if predicate is null then
+    return '{{}}';
+  end if;
+  begin
+    execute format('create view {schema}.predicate_check as select (%s)::boolean as visible from %s s', predicate, source);
+  exception when others then
+    perform {schema}.fail('VZ002', format('"where" does not work on table %s: %s', source, sqlerrm),
+      'give an SQL condition over columns of the table, such as: deleted_at is null');
+  end;
+  select coalesce(array_agg(distinct a.attname::text), '{{}}') into columns
+  from pg_rewrite r
+  join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refobjid = source and d.refobjsubid > 0
+  join pg_attribute a on a.attrelid = source and a.attnum = d.refobjsubid
+  where r.ev_class = '{schema}.predicate_check'::regclass;
+  drop view {schema}.predicate_check;
+  return columns;
+end $$;
+
+create function {schema}.is_hypertable(source regclass) returns boolean
+language plpgsql stable as $$
+declare
+  found boolean;
+begin
+  if to_regclass('_timescaledb_catalog.hypertable') is null then
+    return false;
+  end if;
+  execute 'select exists (select from _timescaledb_catalog.hypertable h join pg_class c on c.relname = h.table_name '
+    'join pg_namespace n on n.oid = c.relnamespace and n.nspname = h.schema_name where c.oid = $1)'
+  into found using source;
+  return found;
+end $$;
+
+-- The tables that need triggers of their own. Row triggers of a partitioned table and of a hypertable
+-- reach their parts by themselves; those of a parent in plain inheritance do not, nor does TRUNCATE.
+create function {schema}.capture_targets(source regclass, truncates boolean) returns regclass[]
+language plpgsql stable as $$
+begin
+  if {schema}.is_hypertable(source) then
+    return array[source];
+  elsif (select relkind = 'p' from pg_class where oid = source) then
+    return case when truncates then array(select relid::regclass from pg_partition_tree(source)) else array[source] end;
+  end if;
+  return array(
+    with recursive family as (
+      select source::oid as relid
+      union select i.inhrelid from family f join pg_inherits i on i.inhparent = f.relid)
+    select relid::regclass from family);
+end $$;
+
 -- Triggers only append the key to a log that no worker locks against them. SECURITY DEFINER: the
 -- application's role needs no right on anything of ours. Everything is qualified: its search_path,
--- which may be empty, does not matter.
+-- which may be empty, does not matter. The key is read through functions of BEGIN ATOMIC form, which
+-- bind the column by number and are inlined: renaming a key column breaks no writer and costs nothing,
+-- where an EXCEPTION block would cost a subtransaction per row.
 create function {schema}.create_capture(v {schema}.vectorizer) returns void
 language plpgsql as $$
 declare
-  source text := v.source::text;
   log_path text := format('%I.%I', {schema_name}, v.log_table);
   names text := (select string_agg(quote_ident(k ->> 'name'), ', ' order by n)
                  from jsonb_array_elements(v.key) with ordinality as e(k, n));
-  columns text[] := array(select quote_ident(k ->> 'column')
-                          from jsonb_array_elements(v.key) with ordinality as e(k, n) order by n);
-  tracked text[] := case when v.definition ? 'chunk_column' then {schema}.tracked_columns(v.key, v.definition) end;
-  -- Statement triggers with transition tables are cheaper, but a partitioned parent has none that
-  -- see writes to its partitions.
-  per_row boolean := (select relkind = 'p' or relhassubclass from pg_class where oid = v.source);
-  old_key text := (select string_agg('old.' || c, ', ') from unnest(columns) as c);
-  new_key text := (select string_agg('new.' || c, ', ') from unnest(columns) as c);
+  always boolean := coalesce((v.definition ->> 'always')::boolean, false);
+  -- Statement triggers with transition tables are cheaper, but they do not see writes to parts of a
+  -- table, nor what logical replication applies.
+  per_row boolean := always or {schema}.is_hypertable(v.source)
+    or (select relkind = 'p' or relhassubclass from pg_class where oid = v.source);
+  keys_of text[];
+  part record;
+  target regclass;
   action text;
   body text;
   function_path text;
 begin
+  for part in
+    select n, k ->> 'type' as type, a.attname from jsonb_array_elements(v.key) with ordinality as e(k, n)
+    join pg_attribute a on a.attrelid = v.source and a.attnum = (k ->> 'number')::int2 order by n
+  loop
+    function_path := format('%I.%I', {schema_name}, {schema}.object_name(v.name, '_key' || part.n));
+    execute format('create or replace function %s(r %s) returns %s language sql immutable begin atomic select (r).%I; end',
+      function_path, v.source, regexp_replace(part.type, ' collate .*', ''), part.attname);
+    execute format('revoke all on function %s(%s) from public', function_path, v.source);
+    keys_of := keys_of || function_path;
+  end loop;
   foreach action in array array['insert', 'update', 'delete', 'truncate'] loop
     function_path := format('%I.%I', {schema_name}, {schema}.object_name(v.name, '_' || action));
-    body := case action
-      when 'insert' then case when per_row
-        then format('insert into %s (%s) values (%s);', log_path, names, new_key)
-        else format('insert into %s (%s) select %s from inserted;', log_path, names, array_to_string(columns, ', ')) end
-      when 'delete' then case when per_row
-        then format('insert into %s (%s) values (%s);', log_path, names, old_key)
-        else format('insert into %s (%s) select %s from deleted;', log_path, names, array_to_string(columns, ', ')) end
-      when 'update' then format(
+    body := case
+      when action = 'truncate' then format($f$insert into %s (kind) values ('t'::pg_catalog."char");$f$, log_path)
+      when action = 'update' then format(
         'insert into %1$s (%2$s) values (%4$s); '
         -- The binary image, because equality may not exist for the type or may be coarser than change.
         'if row(%3$s)::pg_catalog.record operator(pg_catalog.*<>) row(%4$s)::pg_catalog.record then '
-        'insert into %1$s (%2$s) values (%3$s); end if;', log_path, names, old_key, new_key)
-      when 'truncate' then format($f$insert into %s (kind) values ('t'::pg_catalog."char");$f$, log_path)
+        'insert into %1$s (%2$s) values (%3$s); end if;',
+        log_path, names, {schema}.calls(keys_of, 'old'), {schema}.calls(keys_of, 'new'))
+      when per_row then format('insert into %s (%s) values (%s);', log_path, names,
+        {schema}.calls(keys_of, case action when 'insert' then 'new' else 'old' end))
+      else format('insert into %s (%s) select %s from changed;', log_path, names, {schema}.calls(keys_of, 'changed'))
     end;
     execute format(
       'create or replace function %s() returns pg_catalog.trigger language plpgsql security definer '
       'as $body$begin %s return null; end$body$', function_path, body);
     execute format('revoke all on function %s() from public', function_path);
-    execute format('create trigger %I after %s on %s %s execute function %s()',
-      {schema}.object_name('vectorizer_' || v.name, '_' || action), action, source,
-      case
-        when action = 'update' and tracked is null then
-          'for each row when (old.* operator(pg_catalog.*<>) new.*)'
-        when action = 'update' then format(
-          'for each row when (row(%s)::pg_catalog.record operator(pg_catalog.*<>) row(%s)::pg_catalog.record)',
-          (select string_agg('old.' || quote_ident(c), ', ') from unnest(tracked) as c),
-          (select string_agg('new.' || quote_ident(c), ', ') from unnest(tracked) as c))
-        when action = 'truncate' then 'for each statement'
-        when per_row then 'for each row'
-        when action = 'insert' then 'referencing new table as inserted for each statement'
-        else 'referencing old table as deleted for each statement'
-      end, function_path);
+    foreach target in array {schema}.capture_targets(v.source, action = 'truncate') loop
+      execute format('create trigger %I after %s on %s %s execute function %s()',
+        {schema}.object_name('vectorizer_' || v.name, '_' || action), action, target,
+        case
+          when action = 'truncate' then 'for each statement'
+          when action = 'update' then 'for each row when ' || {schema}.change_condition(v.source, v.columns)
+          when per_row then 'for each row'
+          else format('referencing %s table as changed for each statement', case action when 'insert' then 'new' else 'old' end)
+        end, function_path);
+      if always then
+        execute format('alter table %s enable always trigger %I', target,
+          {schema}.object_name('vectorizer_' || v.name, '_' || action));
+      end if;
+    end loop;
   end loop;
 end $$;
 
--- The columns whose change matters, key first, each once.
-create function {schema}.tracked_columns(key jsonb, definition jsonb) returns text[]
+create function {schema}.calls(functions text[], argument text) returns text
 language sql immutable as $$
-  select array_agg(name order by first)
-  from (
-    select name, min(n) as first
-    from (
-      select k ->> 'column' as name, n from jsonb_array_elements(key) with ordinality as e(k, n)
-      union all select definition ->> 'chunk_column', 1001
-      union all select definition ->> 'time_column', 1002
-      union all select c, 2000 + n from unnest({schema}.template_columns(definition ->> 'template'))
-        with ordinality as t(c, n)
-      union all select c, 4000 + n from jsonb_array_elements_text(definition -> 'metadata')
-        with ordinality as m(c, n)) as named
-    where name is not null
-    group by name) as once
+  select string_agg(format('%s(%s)', f, argument), ', ' order by n) from unnest(functions) with ordinality as u(f, n)
 $$;
+
+-- When an update counts as a change: when the binary image of a tracked column differs. (IS DISTINCT
+-- FROM fails on json and misses 1.0 -> 1.00.)
+create function {schema}.change_condition(source regclass, columns jsonb) returns text
+language sql stable as $$
+  select case when columns is null then '(old.* operator(pg_catalog.*<>) new.*)' else (
+    select format('(row(%s)::pg_catalog.record operator(pg_catalog.*<>) row(%s)::pg_catalog.record)',
+      string_agg('old.' || quote_ident(a.attname), ', ' order by a.attnum),
+      string_agg('new.' || quote_ident(a.attname), ', ' order by a.attnum))
+    from pg_attribute a
+    where a.attrelid = source and a.attnum in (select number::int2 from jsonb_each_text(columns) as e(name, number))) end
+$$;
+
+-- Take the triggers off, with the functions they call; the table itself may be gone already.
+create function {schema}.drop_capture(v {schema}.vectorizer) returns void
+language plpgsql as $$
+declare
+  part text;
+begin
+  foreach part in array array['insert', 'update', 'delete', 'truncate'] loop
+    execute format('drop function if exists %I.%I() cascade', {schema_name}, {schema}.object_name(v.name, '_' || part));
+  end loop;
+  for part in
+    select p.oid::regprocedure::text from jsonb_array_elements(v.key) with ordinality as e(k, n)
+    join pg_proc p on p.proname = {schema}.object_name(v.name, '_key' || n) and p.pronamespace = {schema_name}::regnamespace
+  loop
+    execute format('drop function %s', part);
+  end loop;
+end $$;
 
 create function {schema}.create_queue(v {schema}.vectorizer) returns void
 language plpgsql as $$
@@ -273,6 +384,21 @@ begin
   return format('%I.%I', parts[1], parts[2]);
 end $$;
 
+-- The view that readers search. Its cast lets a later generation with other dimensions take it over.
+create function {schema}.create_view(name text, key jsonb, definition jsonb, storage regclass) returns regclass
+language plpgsql as $$
+declare
+  path text := definition ->> 'destination';
+begin
+  execute format(
+    'create view %s as select id, time, %s, chunk, metadata, contents, embedding::%I.vector as embedding from %s', path,
+    (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(key) with ordinality as e(k, n)),
+    (select nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where extname = 'vector'), storage);
+  execute format('comment on view %s is %L', path,
+    format('Embeddings made by vectorizer %I with %s.', name, definition ->> 'model'));
+  return path::regclass;
+end $$;
+
 create function {schema}.create_destination(name text, key jsonb, definition jsonb) returns regclass[]
 language plpgsql as $$
 declare
@@ -306,13 +432,8 @@ begin
     case when definition ? 'partition_interval' then 'partition by range (time)' else '' end);
   execute format('create index on %I.%I (%s)', path[1], storage, names);
   execute format('create index on %I.%I using gin (metadata jsonb_path_ops)', path[1], storage);
-  -- The cast lets a later generation with other dimensions take the view over.
-  execute format(
-    'create view %1$I.%2$I as select id, time, %4$s, chunk, metadata, contents, embedding::%5$s.vector as embedding '
-    'from %1$I.%3$I', path[1], path[2], storage, names, extension);
-  execute format('comment on view %I.%I is %L', path[1], path[2],
-    format('Embeddings made by vectorizer %I with %s.', name, definition ->> 'model'));
-  return array[format('%I.%I', path[1], path[2])::regclass, format('%I.%I', path[1], storage)::regclass];
+  return array[{schema}.create_view(name, key, definition, format('%I.%I', path[1], storage)::regclass),
+    format('%I.%I', path[1], storage)::regclass];
 end $$;
 
 create function {schema}.check_source(source regclass, definition jsonb) returns jsonb
@@ -349,6 +470,13 @@ begin
   return key;
 end $$;
 
+-- The tracked columns by name with their numbers.
+create function {schema}.column_numbers(source regclass, key jsonb, definition jsonb) returns jsonb
+language sql as $$
+  select jsonb_object_agg(a.attname, a.attnum) from pg_attribute a
+  where a.attrelid = source and a.attname = any ({schema}.tracked_columns(source, key, definition))
+$$;
+
 create function {schema}.ensure_vector() returns void
 language plpgsql as $$
 begin
@@ -362,6 +490,118 @@ begin
       format('the extension "vector" (pgvector) is missing in database %I: %s', current_database(), sqlerrm),
       'install pgvector on the server, then let an administrator run: CREATE EXTENSION vector');
   end;
+end $$;
+
+-- How many rows the planner believes a table and its parts to hold.
+create function {schema}.planned_rows(source regclass) returns bigint
+language sql stable as $$
+  select greatest(sum(c.reltuples), 0)::bigint from pg_class c
+  where c.oid = source or c.oid in (select relid from pg_partition_tree(source))
+$$;
+
+-- Put capture back on a table that was changed meanwhile, and have every row and every known key
+-- visited: what happened in between is unknown, the hashes tell what is stale. Costs no embedding of
+-- text that did not change.
+create function {schema}.reattach(vectorizer integer) returns void
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer;
+  old_key jsonb;
+begin
+  select * into strict v from {schema}.vectorizer where id = reattach.vectorizer for update;
+  perform {schema}.drop_capture(v);
+  old_key := v.key;
+  v.columns := {schema}.renumbered(v);
+  v.key := {schema}.rekeyed(v);
+  update {schema}.vectorizer set key = v.key, columns = v.columns where id = v.id;
+  perform {schema}.create_queue(v);
+  perform {schema}.retype(v, old_key);
+  perform {schema}.fence(v);
+  update {schema}.progress set backfill_cursor = null, backfill_claimed = 0, backfill_done_at = null,
+    backfill_started_at = now(), backfill_resync = true, backfill_total = {schema}.planned_rows(v.source),
+    sweep_cursor = null, sweep_done_at = null
+  where vectorizer = v.id;
+  perform {schema}.create_capture(v);
+end $$;
+
+-- The tracked columns with their numbers now: renamed ones keep theirs, one that was dropped and made
+-- again has a new one.
+create function {schema}.renumbered(v {schema}.vectorizer) returns jsonb
+language plpgsql stable as $$
+declare
+  missing text;
+  result jsonb;
+begin
+  select jsonb_object_agg(e.name, a.attnum), min(e.name) filter (where a.attnum is null) into result, missing
+  from jsonb_each_text(v.columns) as e(name, number)
+  left join lateral (
+    select attnum from pg_attribute
+    where attrelid = v.source and not attisdropped and (attnum = e.number::int2 or attname = e.name)
+    order by attnum = e.number::int2 desc limit 1) a on true;
+  if missing is not null then
+    perform {schema}.fail('VZ001', format('column %I of table %s, which vectorizer %I uses, was dropped', missing, v.source, v.name),
+      format('uninstall vectorizer %I and install it without that column', v.name));
+  end if;
+  return result;
+end $$;
+
+-- The key as it is now. A renamed key column keeps its name in our tables; other columns would be
+-- another key, hence another vectorizer.
+create function {schema}.rekeyed(v {schema}.vectorizer) returns jsonb
+language plpgsql stable as $$
+declare
+  columns text[] := array(
+    select a.attname from jsonb_array_elements(v.key) with ordinality as e(k, n)
+    join pg_attribute a on a.attrelid = v.source and not a.attisdropped
+      and (a.attnum = (k ->> 'number')::int2 or a.attname = k ->> 'column') order by n);
+  found jsonb := {schema}.source_key(v.source, columns);
+begin
+  if jsonb_array_length(coalesce(found, '[]')) <> jsonb_array_length(v.key) then
+    perform {schema}.fail('VZ001', format('the key of table %s is no longer unique over the columns it was made of', v.source),
+      format('give them a unique index again, or uninstall vectorizer %I and install it anew', v.name));
+  end if;
+  return (
+    select jsonb_agg(k || jsonb_build_object('name', o -> 'name', 'column', o -> 'column') order by n)
+    from jsonb_array_elements(v.key) with ordinality as e(o, n)
+    join jsonb_array_elements(found) as f(k) on true
+    join pg_attribute a on a.attrelid = v.source and a.attname = k ->> 'column'
+    where a.attnum = (o ->> 'number')::int2 or k ->> 'column' = o ->> 'column');
+end $$;
+
+-- A key column of another type than before: our tables follow.
+create function {schema}.retype(v {schema}.vectorizer, old_key jsonb) returns void
+language plpgsql as $$
+declare
+  change record;
+  target text;
+begin
+  for change in
+    select k ->> 'name' as name, k ->> 'type' as type
+    from jsonb_array_elements(v.key) with ordinality as e(k, n)
+    where k ->> 'type' <> old_key -> (n - 1)::integer ->> 'type'
+  loop
+    if v.destination is not null then
+      execute format('drop view if exists %s', v.destination);
+    end if;
+    foreach target in array array_remove(array[format('%I.%I', {schema_name}, v.log_table),
+      format('%I.%I', {schema_name}, v.row_table), v.storage::text], null) loop
+      execute format('alter table %s alter column %I type %s', target, change.name, change.type);
+    end loop;
+  end loop;
+  if v.destination is not null and to_regclass(v.definition ->> 'destination') is null then
+    update {schema}.vectorizer set destination = {schema}.create_view(v.name, v.key, v.definition, v.storage) where id = v.id;
+  end if;
+end $$;
+
+-- End every batch in flight: its worker writes nothing any more. Its rows are due at once.
+create function {schema}.fence(v {schema}.vectorizer) returns void
+language plpgsql as $$
+begin
+  perform from {schema}.lease l where l.vectorizer = v.id order by l.token for update;
+  delete from {schema}.lease l where l.vectorizer = v.id;
+  execute format('update %I.%I set lease = null, available_at = clock_timestamp() where lease is not null',
+    {schema_name}, v.row_table);
 end $$;
 
 -- Attach a vectorizer to a table: queue, capture, destination and registry row, and start its backfill.
@@ -404,25 +644,17 @@ begin
     if wanted ? 'chunk_column' then
       targets := {schema}.create_destination(install.name, key, wanted);
     end if;
-    insert into {schema}.vectorizer (name, source, key, definition, log_table, row_table, destination, storage)
-    values (install.name, install.source, key, wanted, {schema}.object_name(install.name, '_log'),
-            {schema}.object_name(install.name, '_row'), targets[1], targets[2])
+    insert into {schema}.vectorizer (name, source, key, definition, columns, log_table, row_table, destination, storage)
+    values (install.name, install.source, key, wanted, {schema}.column_numbers(install.source, key, wanted),
+            {schema}.object_name(install.name, '_log'), {schema}.object_name(install.name, '_row'), targets[1], targets[2])
     returning * into v;
-    insert into {schema}.progress (vectorizer) values (v.id);
+    insert into {schema}.progress (vectorizer, backfill_total) values (v.id, {schema}.planned_rows(v.source));
+    perform {schema}.create_queue(v);
+    perform {schema}.create_capture(v);
   else
-    update {schema}.vectorizer set uninstalled_at = null, installed_at = now(), key = check_source
-    from {schema}.check_source(install.source, wanted) where id = v.id returning vectorizer.* into v;
-    -- What was written meanwhile is unknown: visit every row and every known key, compare hashes.
-    update {schema}.progress set backfill_cursor = null, backfill_claimed = 0, backfill_done_at = null,
-      backfill_started_at = now(), backfill_resync = true, sweep_cursor = null, sweep_done_at = null
-    where vectorizer = v.id;
+    update {schema}.vectorizer set uninstalled_at = null, installed_at = now() where id = v.id;
+    perform {schema}.reattach(v.id);
   end if;
-  update {schema}.progress set backfill_total = (
-    select greatest(sum(c.reltuples), 0) from pg_class c
-    where c.oid = v.source or c.oid in (select relid from pg_partition_tree(v.source)))
-  where vectorizer = v.id;
-  perform {schema}.create_queue(v);
-  perform {schema}.create_capture(v);
   return v.id;
 end $$;
 comment on function {schema}.install(text, regclass, jsonb) is
@@ -441,13 +673,8 @@ begin
   if v.id is null then
     perform {schema}.fail('VZ004', format('there is no vectorizer %I', uninstall.name), {schema}.known_names());
   end if;
-  -- Fences what is in flight: a worker that lost its lease writes nothing.
-  delete from {schema}.lease where vectorizer = v.id;
-  foreach action in array array['insert', 'update', 'delete', 'truncate'] loop
-    -- The function goes with its trigger; the table itself may be gone already.
-    execute format('drop function if exists %I.%I() cascade', {schema_name},
-      {schema}.object_name(v.name, '_' || action));
-  end loop;
+  perform {schema}.fence(v) where v.uninstalled_at is null;
+  perform {schema}.drop_capture(v);
   execute format('drop table if exists %I.%I', {schema_name}, v.log_table);
   if drop_embeddings or v.destination is null then
     if v.destination is not null then
@@ -457,8 +684,9 @@ begin
     execute format('drop table if exists %I.%I', {schema_name}, v.row_table);
     delete from {schema}.vectorizer where id = v.id;
   else
-    execute format('update %I.%I set lease = null where lease is not null', {schema_name}, v.row_table);
-    update {schema}.vectorizer set uninstalled_at = now() where id = v.id and uninstalled_at is null;
+    update {schema}.vectorizer set paused_at = null, paused_reason = null, suspended_at = null,
+      uninstalled_at = coalesce(uninstalled_at, now())
+    where id = v.id;
   end if;
 end $$;
 comment on function {schema}.uninstall(text, boolean) is

@@ -54,7 +54,7 @@ def line(started: subprocess.Popen[str]) -> str:
 
 def value(server: embedded.EmbeddedServer, query: str) -> object:
     with psycopg.connect(server.url) as connection:
-        row = connection.execute(query).fetchone()  # type: ignore[call-overload]
+        row = connection.execute(query).fetchone()
         assert row is not None
         return row[0]
 

@@ -343,10 +343,24 @@ def test_tries_again_after_half_an_answer(
     assert len(server.requests) == 2
 
 
-def test_tries_again_after_silence(make: Callable[..., OpenAIEmbedder], server: Server) -> None:
-    server.script(hold())
-    np.testing.assert_array_equal(make(timeout=0.3).embed(TEXTS), EXPECTED)
-    assert len(server.requests) == 2
+# On a busy machine the server may read a request after its client has given up: these two
+# have a server of their own, so that it does not land in another test.
+
+
+def test_tries_again_after_silence(make: Callable[..., OpenAIEmbedder]) -> None:
+    with serve(dimensions=8) as server:
+        server.script(hold())
+        matrix = make(base_url=server.url, timeout=0.5).embed(TEXTS)
+        np.testing.assert_array_equal(matrix, EXPECTED)
+        assert len(server.requests) >= 2
+
+
+def test_gives_up_after_silence(make: Callable[..., OpenAIEmbedder]) -> None:
+    with serve() as server:
+        server.script(then=hold())
+        embedder = make(base_url=server.url, timeout=0.05, max_attempts=2)
+        with pytest.raises(EmbedderUnavailable, match=r"no answer within 0\.05 s \(attempt 2 of 2"):
+            embedder.embed(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +371,6 @@ def test_tries_again_after_silence(make: Callable[..., OpenAIEmbedder], server: 
         (raw("<html>", status=502), "502 Bad Gateway"),
         (reset, "Connection reset"),
         (truncated, "incomplete|without sending complete"),
-        (hold(), r"no answer within 0\.05 s"),
         (raw("<html>", media_type="text/html"), "the answer is not JSON.*check base_url"),
     ],
 )
@@ -365,9 +378,8 @@ def test_gives_up_in_the_end(
     make: Callable[..., OpenAIEmbedder], server: Server, fault: Fault, message: str
 ) -> None:
     server.script(then=fault)
-    timeout = 0.05 if isinstance(fault, hold) else 10
     with pytest.raises(EmbedderUnavailable, match=message) as caught:
-        make(max_attempts=3, timeout=timeout).embed(TEXTS)
+        make(max_attempts=3).embed(TEXTS)
     assert len(server.requests) == 3
     assert caught.value.retry_after is None
 
@@ -557,7 +569,7 @@ def test_a_closed_embedder_serves_no_more(make: Callable[..., OpenAIEmbedder]) -
     with make() as embedder:
         embedder.embed(["a"])
     embedder.close()
-    with pytest.raises(EmbedderUnavailable, match="closed"):
+    with pytest.raises(EmbedderUnavailable, match=r"is closed \(attempt 1 of 5"):
         embedder.embed(["a"])
 
 

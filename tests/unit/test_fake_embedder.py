@@ -63,6 +63,7 @@ def test_its_config_makes_it_again() -> None:
     embedder = FakeEmbedder(dimensions=7, model="other")
     assert embedder.config == {"provider": "fake", "dimensions": 7, "model": "other"}
     again = embedders.create(embedder.config)
+    assert isinstance(again, FakeEmbedder)
     assert np.array_equal(again.embed(["a cat"]), embedder.embed(["a cat"]))
 
 

@@ -56,7 +56,7 @@ class AsyncCallbackWorker:
     async def _load(self, batch: Batch) -> tuple[list[LoadedRow], list[Row]]:
         async with self._database.transaction(pinned_plans=True) as connection:
             found = await connection.execute(
-                self._statements["load_source_rows"], {"token": batch.token}
+                self._statements["load_source_rows"], {"token": batch.token}, prepare=False
             )
             records = await found.fetchall()
             names = [column.name for column in found.description or ()]

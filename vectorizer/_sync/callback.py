@@ -52,7 +52,9 @@ class CallbackWorker:
 
     def _load(self, batch: Batch) -> tuple[list[LoadedRow], list[Row]]:
         with self._database.transaction(pinned_plans=True) as connection:
-            found = connection.execute(self._statements["load_source_rows"], {"token": batch.token})
+            found = connection.execute(
+                self._statements["load_source_rows"], {"token": batch.token}, prepare=False
+            )
             records = found.fetchall()
             names = [column.name for column in found.description or ()]
         if len(records) < batch.size:

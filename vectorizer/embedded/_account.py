@@ -64,10 +64,18 @@ def admit(data: Path, programs: Path) -> None:
         return
     for folder in (*data.parents, *programs.parents):
         _add_mode(folder, stat.S_IXOTH)
-    if not (programs / "postgres").stat().st_mode & stat.S_IXOTH:  # installed under umask 077
-        for path in (programs, *programs.parent.rglob("*")):
-            executable = path.stat().st_mode & stat.S_IXUSR
-            _add_mode(path, stat.S_IROTH | (stat.S_IXOTH if executable else 0))
+    if not programs.stat().st_mode & stat.S_IXOTH:
+        _open_package(programs)
+
+
+def _open_package(programs: Path) -> None:
+    """Let everybody read a package that was installed under umask 077."""
+    package = programs.parents[1]
+    parts = list(package.parent.glob(f"{package.name}*"))  # libraries have a folder of their own
+    paths = [*parts, *(path for part in parts for path in part.rglob("*"))]
+    for path in sorted(paths, key=programs.__eq__):  # the sign that all is done comes last
+        executable = path.stat().st_mode & stat.S_IXUSR
+        _add_mode(path, stat.S_IROTH | (stat.S_IXOTH if executable else 0))
 
 
 def _add_mode(path: Path, bits: int) -> None:

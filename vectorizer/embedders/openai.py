@@ -256,8 +256,8 @@ class OpenAIEmbedder:
         import openai  # noqa: PLC0415 - 0.4 s that only those pay who embed
 
         try:
-            # The raw body, parsed by ourselves, because the client's own objects take 50 ms
-            # for 1,000 texts x 1,536 dimensions, the body 27 ms, and 20 ms with the texts in
+            # 1,000 texts x 1,536 dimensions take 53 ms with the client's own objects, 27 ms
+            # with the raw body parsed by ourselves, and 20 ms if the texts also go in
             # extra_body, where the client does not walk over each of them.
             answer = client.embeddings.with_raw_response.create(
                 model=self._model,
@@ -410,7 +410,7 @@ def _pack(texts: Sequence[str], max_texts: int, max_tokens: int) -> Iterator[sli
 def _vectors(body: bytes, texts: int, where: str) -> list[ArrayLike]:
     """Return the vectors of an answer in the order of their `index`."""
     try:
-        # json.loads takes 5 times as long: 4 ms for 1,000 vectors of 1,536 dimensions.
+        # json.loads takes 4 ms for 1,000 vectors of 1,536 dimensions, this 0.8.
         answer = from_json(body)
     except ValueError as error:
         # Cut off on the way, or the page of a proxy: the next attempt may do better.

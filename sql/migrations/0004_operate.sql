@@ -1,0 +1,136 @@
+-- Pausing, migrating, replaying: what an operator does, from psql as well as from the CLI.
+
+create function {schema}.named(name text) returns {schema}.vectorizer
+language plpgsql stable as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer;
+begin
+  select * into v from {schema}.vectorizer r where r.name = named.name and r.uninstalled_at is null;
+  if v.id is null then
+    perform {schema}.fail('VZ004', format('there is no vectorizer %I', named.name), {schema}.known_names());
+  end if;
+  return v;
+end $$;
+
+-- Stop embedding; changes go on being captured. With discard, capture stops and the log is emptied, so
+-- that nothing grows however long the pause; resume then compares every row by its hash.
+create function {schema}.pause(name text, reason text default 'paused by hand', discard boolean default false)
+returns void
+language plpgsql set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer := {schema}.named(pause.name);
+begin
+  update {schema}.vectorizer set paused_at = coalesce(paused_at, now()), paused_reason = pause.reason,
+    suspended_at = case when pause.discard then coalesce(suspended_at, now()) else suspended_at end
+  where id = v.id;
+  if discard then
+    perform {schema}.drop_capture(v);
+    execute format('truncate %I.%I', {schema_name}, v.log_table);
+  end if;
+end $$;
+comment on function {schema}.pause(text, text, boolean) is 'Stop embedding; changes go on being captured unless discard.';
+
+-- The way through a migration that PostgreSQL would refuse because triggers use the column: capture off,
+-- migration, resume.
+create function {schema}.suspend(name text) returns void
+language plpgsql set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer := {schema}.named(suspend.name);
+begin
+  update {schema}.vectorizer set paused_at = coalesce(paused_at, now()),
+    paused_reason = 'suspended for a migration: run resume when it is done',
+    suspended_at = coalesce(suspended_at, now())
+  where id = v.id;
+  perform {schema}.fence(v);
+  perform {schema}.drop_capture(v);
+end $$;
+comment on function {schema}.suspend(text) is 'Take the triggers off for a migration of the source; resume puts them back.';
+
+create function {schema}.resume(name text) returns void
+language plpgsql set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer := {schema}.named(resume.name);
+begin
+  perform pg_advisory_xact_lock(hashtextextended('vectorizer.install', 0));
+  if v.suspended_at is not null then
+    perform {schema}.reattach(v.id);
+  end if;
+  update {schema}.vectorizer set paused_at = null, paused_reason = null, suspended_at = null where id = v.id;
+end $$;
+comment on function {schema}.resume(text) is 'Go on after pause or suspend; after suspend every row is compared by its hash.';
+
+-- Give dead letters another life: those with the given keys (objects of key column and value), or all.
+-- Returns how many there were.
+create function {schema}.retry(name text, keys jsonb[] default null) returns bigint
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer := {schema}.named(retry.name);
+  revived bigint;
+begin
+  execute format(
+    'update %I.%I set dead = false, attempts = 0, losses = 0, available_at = clock_timestamp() '
+    'where dead and lease is null and ($1 is null or jsonb_build_object(%s) = any ($1))',
+    {schema_name}, v.row_table,
+    (select string_agg(format('%L, %I', k ->> 'column', k ->> 'name'), ', ') from jsonb_array_elements(v.key) as k))
+  using keys;
+  get diagnostics revived = row_count;
+  return revived;
+end $$;
+comment on function {schema}.retry(text, jsonb[]) is 'Give dead letters another life; returns how many.';
+
+-- Wait until every change that is committed now can be searched. A procedure, because a function would
+-- see nothing new under REPEATABLE READ: call it outside a transaction. Raises at once for a new dead
+-- letter or a pause, with VZ006, and after the timeout with VZ007.
+create procedure {schema}.wait_for_sync(name text, timeout interval default '60 seconds')
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer := {schema}.named(wait_for_sync.name);
+  deadline timestamptz := clock_timestamp() + timeout;
+  log_path text := format('%I.%I', {schema_name}, v.log_table);
+  row_path text := format('%I.%I', {schema_name}, v.row_table);
+  key_object text := (select string_agg(format('%L, %I', k ->> 'column', k ->> 'name'), ', ') from jsonb_array_elements(v.key) as k);
+  target bigint;
+  leases uuid[];
+  dead_before jsonb;
+  dead_now jsonb;
+  waiting boolean;
+begin
+  execute format('select max(seq) from %s', log_path) into target;
+  execute format('select coalesce(jsonb_agg(jsonb_build_object(%s)), ''[]'') from %s where dead', key_object, row_path) into dead_before;
+  loop
+    v := {schema}.named(wait_for_sync.name);
+    if v.paused_at is not null then
+      perform {schema}.fail('VZ006', format('vectorizer %I is paused: %s', v.name, v.paused_reason), 'mend the cause, then resume it');
+    end if;
+    execute format('select coalesce(jsonb_agg(jsonb_build_object(%s)), ''[]'') from %s where dead', key_object, row_path) into dead_now;
+    if exists (select jsonb_array_elements(dead_now) except select jsonb_array_elements(dead_before)) then
+      perform {schema}.fail('VZ006', format('vectorizer %I gave up rows: %s', v.name, (
+          select string_agg(k::text, ', ') from (
+            select jsonb_array_elements(dead_now) as k except select jsonb_array_elements(dead_before) limit 10) as new_dead)),
+        'see the view dead_letters for why, then retry');
+    end if;
+    -- First the log up to now, then the batches that took it and whatever of them waits to be retried.
+    execute format('select exists (select from %s where seq <= $1)', log_path) into waiting using target;
+    if not waiting then
+      leases := coalesce(leases, array(select l.token from {schema}.lease l where l.vectorizer = v.id));
+      execute format('select exists (select from %s where lease = any ($1)) '
+        'or exists (select from %s where available_at is not null and not dead and lease is null)', row_path, row_path)
+      into waiting using leases;
+    end if;
+    exit when not waiting and exists (
+      select from {schema}.progress p where p.vectorizer = v.id and p.backfill_done_at is not null and p.sweep_done_at is not null);
+    if clock_timestamp() > deadline then
+      perform {schema}.fail('VZ007', format('vectorizer %I did not catch up within %s', v.name, timeout),
+        'is a worker running? see the view status');
+    end if;
+    commit;
+    perform pg_sleep(0.02);
+  end loop;
+end $$;
+comment on procedure {schema}.wait_for_sync(text, interval) is 'Wait until every change committed so far can be searched.';

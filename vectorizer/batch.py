@@ -37,7 +37,8 @@ class LoadedRow:
     key: each key column in binary form; present: False if the row is gone.
     time: the row's own time in microseconds since 2000-01-01, None if it has none.
     known_*: what the ledger says was made of the row before; known_chunks is None for a row
-    that was never finished. metadata: JSON text; texts: the chunk column, then the template's.
+    that was never finished, below 0 for one under repair.
+    metadata: JSON text; texts: the chunk column, then the template's.
     """
 
     number: int
@@ -58,6 +59,16 @@ class LoadedRow:
         return (
             self.present and self.known_chunks is not None and self.known_hash == self.source_hash
         )
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether chunks are stored for this row, at its known time."""
+        return self.known_chunks is not None and self.known_chunks > 0
+
+    @property
+    def under_repair(self) -> bool:
+        """Whether a verification found the row's chunks wrong: they may be anywhere."""
+        return self.known_chunks is not None and self.known_chunks < 0
 
     @property
     def key_bytes(self) -> bytes:

@@ -16,18 +16,22 @@ from vectorizer.errors import (
     ExtensionMissing,
     NotInstalled,
     SourceError,
+    SyncFailed,
+    SyncTimeout,
     VectorizerError,
 )
 
-__all__ = ["place", "translated", "unreachable"]
+__all__ = ["is_data_error", "is_drift", "place", "translated", "unreachable"]
 
-# SQLSTATEs that our own functions raise; see sql/migrations/0002_install.sql.
+# SQLSTATEs that our own functions raise; see sql/migrations.
 _OURS: Final[dict[str, type[VectorizerError]]] = {
     "VZ001": SourceError,
     "VZ002": ConfigurationError,
     "VZ003": AlreadyInstalled,
     "VZ004": NotInstalled,
     "VZ005": ExtensionMissing,
+    "VZ006": SyncFailed,
+    "VZ007": SyncTimeout,
 }
 _GONE: Final = ("08", "57P")  # connection exceptions; shutdown, crash, cannot connect now
 _UNDEFINED: Final = ("3F000", "42P01", "42883")
@@ -75,3 +79,21 @@ def _message(error: psycopg.Error) -> str:
     primary = error.diag.message_primary or " ".join(str(error).split())
     detail, hint = error.diag.message_detail, error.diag.message_hint
     return "; ".join(part for part in (primary, detail, hint) if part)
+
+
+def is_data_error(error: VectorizerError) -> bool:
+    """Whether a value of some row was the cause: SQLSTATE classes 22 (data) and 23 (constraint)."""
+    return _state(error).startswith(("22", "23"))
+
+
+def is_drift(error: VectorizerError) -> bool:
+    """Whether a statement does not fit the database any more: a name or a right is gone.
+
+    SQLSTATE class 42, "syntax error or access rule violation": renamed and dropped tables and
+    columns, lost permissions, and row-level security that would hide rows from us.
+    """
+    return _state(error).startswith("42")
+
+
+def _state(error: VectorizerError) -> str:
+    return getattr(error.__cause__, "sqlstate", None) or ""

@@ -14,6 +14,8 @@
     ├── NotInstalled                no vectorizer of that name
     ├── AlreadyInstalled            the name is taken by another definition
     ├── VectorizerPaused            someone, or a fault outside the data, paused it
+    ├── SyncFailed                  what was waited for cannot come: dead letter or pause
+    ├── SyncTimeout                 ... or did not come in time
     ├── LeaseLost                   another worker took the batch; nothing was written
     └── EmbedderError
         ├── EmbedderUnavailable     429, 5xx, timeout, connection: try again later
@@ -43,6 +45,8 @@ __all__ = [
     "NotInstalled",
     "SchemaVersionError",
     "SourceError",
+    "SyncFailed",
+    "SyncTimeout",
     "TemplateError",
     "VectorizerError",
     "VectorizerPaused",
@@ -95,6 +99,14 @@ class AlreadyInstalled(VectorizerError):
 
 class VectorizerPaused(VectorizerError):
     """The vectorizer is paused; the message holds the reason."""
+
+
+class SyncFailed(VectorizerError):
+    """A change that was waited for became a dead letter, or the vectorizer is paused."""
+
+
+class SyncTimeout(VectorizerError):
+    """The vectorizer did not catch up in the time it was given."""
 
 
 class LeaseLost(VectorizerError):

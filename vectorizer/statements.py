@@ -37,7 +37,7 @@ def relation(what: Relation) -> sql.Identifier:
 
 
 def _trusted(text: str) -> sql.SQL:
-    # Only for what PostgreSQL itself printed: names of types, functions and operators.
+    # Only for what PostgreSQL printed or has checked: names of types, functions, operators.
     return sql.SQL(text)
 
 
@@ -58,13 +58,39 @@ class Statements:
 
     def after_cursor(self, name: str, *, started: bool) -> sql.Composed:
         """Return a claim that goes on after a cursor, or begins where there is none yet."""
-        variant = f"{name} {started}"
-        if variant not in self._composed:
-            keys = self._names["s_keys" if name == "claim_backfill" else "l_names"]
-            after = compose("where ({keys}) > ({cursor})", keys=keys, cursor=self._names["cursor"])
-            names = {**self._names, "after_cursor": after if started else sql.SQL("")}
-            self._composed[variant] = compose(query(name), **names)
-        return self._composed[variant]
+        alias = "s" if name == "claim_backfill" else "l"
+        return self._compose(name, after_cursor=self._where(alias, started=started))
+
+    def verify_end(self, *, started: bool) -> sql.Composed:
+        """Return the statement that finds where a range of keys ends."""
+        names = {f"after_{alias}": self._where(alias, started=started) for alias in "srd"}
+        stored = "storage" in self._names
+        chunks = self._compose("verify_end_of_chunks", **names) if stored else sql.SQL("")
+        return self._compose("verify_end", ends_of_chunks=chunks, **names)
+
+    def verify_range(self, *, started: bool, ended: bool) -> sql.Composed:
+        """Return the statement that compares a range of keys."""
+        names = {f"within_{a}": self._within(a, started=started, ended=ended) for a in "srd"}
+        stored = "storage" in self._names
+        chunks = self._compose("verify_chunks" if stored else "verify_no_chunks", **names)
+        return self._compose("verify_range", chunks=chunks, **names)
+
+    def _compose(self, name: str, **more: sql.Composable) -> sql.Composed:
+        return compose(query(name), **{**self._names, **more})
+
+    def _where(self, alias: str, *, started: bool) -> sql.Composable:
+        if not started:
+            return sql.SQL("")
+        return compose("where {}", self._within(alias, started=True, ended=False))
+
+    def _within(self, alias: str, *, started: bool, ended: bool) -> sql.Composable:
+        keys = self._names["s_keys" if alias == "s" else f"{alias}_names"]
+        conditions = []
+        if started:
+            conditions.append(compose("({}) > ({})", keys, self._names["cursor"]))
+        if ended:
+            conditions.append(compose("({}) <= ({})", keys, self._names["last"]))
+        return sql.SQL(" and ").join(conditions) if conditions else sql.SQL("true")
 
 
 def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Composable]:
@@ -82,6 +108,7 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         "cursor": _joined(
             key, lambda k: compose("(select {} from cursor)", sql.Identifier(k.name))
         ),
+        "last": _joined(key, lambda k: compose("(select {} from last)", sql.Identifier(k.name))),
         "key_object": _key_object(key, None),
         "k_sends": _joined(
             key, lambda k: compose("{}({})", _trusted(k.send), sql.Identifier("k", k.name))
@@ -97,10 +124,11 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         "row_matches_l": _match(key, "r", "l"),
         "p_matches_k": _match(key, "p", "k"),
         "d_matches_k": _match(key, "d", "k"),
+        "l_matches_j": _match(key, "l", "j"),
         "after_cursor": sql.SQL(""),
         **_source_expressions(installation),
     }
-    for alias in "dklr":
+    for alias in "djklr":
         names[f"{alias}_names"] = _names(key, alias)
         names[f"{alias}_key_object"] = _key_object(key, alias)
     if installation.storage is not None:
@@ -123,6 +151,7 @@ def _source_expressions(installation: Installation) -> dict[str, sql.Composable]
         image = sql.SQL(", ").join(sql.Identifier("s", current[name]) for name in sorted(current))
     texts = (definition.chunk_column, *definition.parsed_template.columns)
     return {
+        "visible": _visible(definition, current),
         "source_hash": compose("sha256(convert_to(row({})::text, 'UTF8'))", image),
         "time": _time(definition, current),
         "metadata": compose(
@@ -149,9 +178,24 @@ def _time(definition: Definition, current: Mapping[str, str]) -> sql.Composable:
         time = compose("{}::timestamptz", sql.Identifier("s", current[definition.time_column]))
     if definition.where is None:
         return time
-    # A row that is filtered out is like one that has no time: not published. The condition is SQL
-    # by whoever installed the vectorizer, checked by PostgreSQL at that time.
-    return compose("case when ({}) then {} end", sql.SQL(definition.where.replace("%", "%%")), time)
+    # A row that is filtered out is like one that has no time: not published.
+    return compose("case when ({}) then {} end", _predicate(definition.where), time)
+
+
+def _visible(definition: Definition, current: Mapping[str, str]) -> sql.Composable:
+    conditions: list[sql.Composable] = []
+    if definition.time_column is not None:
+        conditions.append(
+            compose("{} is not null", sql.Identifier("s", current[definition.time_column]))
+        )
+    if definition.where is not None:
+        conditions.append(compose("coalesce(({}), false)", _predicate(definition.where)))
+    return sql.SQL(" and ").join(conditions) if conditions else sql.SQL("true")
+
+
+def _predicate(where: str) -> sql.SQL:
+    # SQL by whoever installed the vectorizer, checked by PostgreSQL at that time.
+    return _trusted(where.replace("%", "%%"))
 
 
 def _joined(

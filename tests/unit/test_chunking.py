@@ -169,6 +169,7 @@ def test_a_heading_begins_a_chunk(heading: str) -> None:
         "\n-----\n",
         "    Cats\n----------\n",
         "```\n# a comment\n```\n",
+        "```\n``` not the end\n# a comment\n```\n",
         "~~~~ sh\n# a comment\n```\n# another\n~~~~~\n",
         "=====  =====\n",
     ],
@@ -180,6 +181,7 @@ def test_other_lines_do_not(line: str) -> None:
 def test_a_framed_heading_with_a_mark_is_cut_once() -> None:
     text = f"{BODY}\n\n====\n# it\n====\n{BODY}"
     assert Chunker().split(text) == [f"{BODY}\n\n====", f"# it\n====\n{BODY}".strip()]
+    assert Chunker(4, 4).split("====\n# it\n====") == ["====", "# it", "===="]
 
 
 def test_headings_count_again_after_fenced_code() -> None:
@@ -214,11 +216,12 @@ def test_an_edit_stays_in_its_section(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_edit_of_a_long_text_without_sections_shifts_few_chunks(seed: int) -> None:
+def test_an_edit_of_a_long_text_without_sections_stays_local_too(seed: int) -> None:
     text = prose(seeded(seed), 300_000)
     before = Chunker().split(text)
     after = Chunker().split("A new first sentence.\n\n" + text)
-    assert len(set(after) - set(before)) < len(before) / 20
+    half = len(before) // 2
+    assert after[-half:] == before[-half:]
 
 
 @pytest.mark.parametrize("text", [prose(seeded(0), 2_000_000), "x" * 2_000_000, "x \n" * 700_000])

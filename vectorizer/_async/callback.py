@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.queue import AsyncQueue
-from vectorizer.batch import Batch, Failed, LoadedRow
+from vectorizer.batch import Batch, LoadedRow
 from vectorizer.concurrency import AsyncHeartbeat, call_async
 from vectorizer.definition import Installation
 from vectorizer.errors import LeaseLost
@@ -48,9 +48,9 @@ class AsyncCallbackWorker:
             ):
                 await call_async(callback, instances, argument)
         except Exception as error:
-            await self._finish(batch, loaded, f"{type(error).__name__}: {error}")
+            await self._queue.fail_batch(batch, f"{type(error).__name__}: {error}")
             raise
-        await self._finish(batch, loaded, None)
+        await self._finish(batch, loaded)
         return batch.size
 
     async def _load(self, batch: Batch) -> tuple[list[LoadedRow], list[Row]]:
@@ -73,15 +73,15 @@ class AsyncCallbackWorker:
         key = record[_LEADING : _LEADING + self._key_length]
         return key[0] if self._key_length == 1 else key
 
-    async def _finish(self, batch: Batch, rows: Sequence[LoadedRow], error: str | None) -> None:
+    async def _finish(self, batch: Batch, rows: Sequence[LoadedRow]) -> None:
         async with self._database.transaction(pinned_plans=True) as connection:
             await self._queue.hold(connection, batch)
             await self._queue.finish(
                 connection,
                 batch,
-                done=[(row, None, None) for row in rows if row.present and error is None],
-                gone=[row for row in rows if not row.present and error is None],
-                failed=[Failed(row, error) for row in rows if error is not None],
+                done=[(row, None, None) for row in rows if row.present],
+                gone=[row for row in rows if not row.present],
+                failed=[],
             )
 
 

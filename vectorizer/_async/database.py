@@ -118,19 +118,25 @@ class AsyncDatabase:
 
         pinned_plans: keep the statements of the queue on their indexes.
         """
+        begin = _BEGIN + _WORKER_PLANS if pinned_plans else _BEGIN
+        async with self.connection() as connection:
+            # One round trip; several statements at once cannot be prepared.
+            await connection.execute(begin, prepare=False)
+            try:
+                yield connection
+            except BaseException:
+                await self._roll_back(connection)
+                raise
+            await connection.execute("commit")
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """Lend a connection in autocommit mode, with its errors translated to ours."""
         await self.open()
         assert self._pool is not None  # noqa: S101 - open() has just set it
-        begin = _BEGIN + _WORKER_PLANS if pinned_plans else _BEGIN
         try:
             async with self._pool.connection() as connection:
-                # One round trip; several statements at once cannot be prepared.
-                await connection.execute(begin, prepare=False)
-                try:
-                    yield connection
-                except BaseException:
-                    await self._roll_back(connection)
-                    raise
-                await connection.execute("commit")
+                yield connection
         except (psycopg.Error, TimeoutError) as error:
             raise translated(self.url, error) from error
 

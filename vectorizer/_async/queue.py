@@ -28,6 +28,8 @@ _SCAN_FACTOR = 4
 _BACKFILL_TURN = 4
 # Every so many seconds a claim looks behind the last claimed entry: some commit late.
 _LOOK_BACK_SECONDS = 1.0
+# ... and spends at most one part in so many of its time on that.
+_LOOK_BACK_SHARE = 20
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
 
 
@@ -67,7 +69,7 @@ class AsyncQueue:
         self._max_losses = max_losses
         self._retry_seconds = retry_seconds
         self._from_seq = 0
-        self._looked_back_at = float("-inf")
+        self._look_back_at = float("-inf")
         self._claims = 0
 
     async def claim(self, rows: int) -> Batch | None:
@@ -133,9 +135,14 @@ class AsyncQueue:
         self, connection: psycopg.AsyncConnection[Any], token: UUID, rows: int
     ) -> list[JSON]:
         now = time.monotonic()
-        if now - self._looked_back_at >= _LOOK_BACK_SECONDS:
-            self._from_seq, self._looked_back_at = 0, now
+        look_back = now >= self._look_back_at
+        if look_back:
+            self._from_seq = 0
         keys = await self._claim_changes_from(connection, token, rows, self._from_seq)
+        if look_back:
+            # Passing over dead entries takes time while an old snapshot keeps them: seldom, then.
+            took = time.monotonic() - now
+            self._look_back_at = now + max(_LOOK_BACK_SECONDS, took * _LOOK_BACK_SHARE)
         if not keys and self._from_seq:
             # Nothing after the last claimed entry is no proof that nothing waits before it.
             keys = await self._claim_changes_from(connection, token, rows, 0)
@@ -157,8 +164,8 @@ class AsyncQueue:
                 self._from_seq = records[0]["next_seq"]
             if keys or records[0]["scanned"] < scan:
                 return keys
-            # All that was seen belongs to keys that others took at this moment: look further.
-            scan *= _SCAN_FACTOR
+            # All that was seen belongs to keys in flight: look further.
+            from_seq = records[0]["last_seq"] + 1
 
     async def _claim_behind_cursors(
         self,
@@ -244,23 +251,46 @@ class AsyncQueue:
                 gone=_spread(batch, {row.number: True for row in gone}),
             )
         if failed:
-            await self._fail(connection, batch, failed)
+            errors = {failure.row.number: failure.error for failure in failed}
+            hashes = {failure.row.number: failure.row.source_hash for failure in failed}
+            await self._fail(connection, batch, errors, hashes)
         await self._execute(connection, "close_lease", token=batch.token)
 
     async def _fail(
-        self, connection: psycopg.AsyncConnection[Any], batch: Batch, failed: Sequence[Failed]
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        batch: Batch,
+        errors: dict[int, Any],
+        hashes: dict[int, Any],
     ) -> None:
         await self._execute(
             connection,
             "fail_rows",
             token=batch.token,
-            errors=_spread(batch, {failure.row.number: failure.error for failure in failed}),
-            hashes=_spread(
-                batch, {failure.row.number: failure.row.source_hash for failure in failed}
-            ),
+            errors=_spread(batch, errors),
+            hashes=_spread(batch, hashes),
             max_attempts=self._max_attempts,
             base_seconds=self._retry_seconds,
         )
+
+    async def fail_batch(self, batch: Batch, error: str) -> None:
+        """Give back a batch of which some row failed, nobody knows which.
+
+        Its rows come back in smaller batches, until the culprit is alone and fails by itself.
+        """
+        async with self._database.transaction(pinned_plans=True) as connection:
+            await self.hold(connection, batch)
+            if batch.size == 1:
+                await self._fail(connection, batch, {1: error}, {})
+            else:
+                await self._execute(
+                    connection,
+                    "fail_batch",
+                    token=batch.token,
+                    error=error,
+                    delay_seconds=self._retry_seconds / 10,
+                )
+            await self._execute(connection, "close_lease", token=batch.token)
 
     async def release(self, batch: Batch, *, delay_seconds: float = 0.0) -> None:
         """Give a batch back untouched; nobody claims it before `delay_seconds` have passed."""

@@ -68,21 +68,21 @@ class AsyncStore:
         batch: Batch,
         rows: Sequence[LoadedRow],
     ) -> dict[int, list[StoredChunk]]:
-        wanted = [bool(row.known_chunks) and not row.unchanged for row in rows]
         chunks: dict[int, list[StoredChunk]] = {}
-        if any(wanted):
-            found = await connection.execute(
-                self._statements["load_chunks"],
-                {
-                    "token": batch.token,
-                    "wanted": wanted,
-                    "metadata": [row.metadata for row in rows],
-                },
-                binary=True,
-            )
-            for number, identifier, time, chunk, content, same in await found.fetchall():
-                stored = StoredChunk(identifier.bytes, _time(time), chunk, content, bool(same))
-                chunks.setdefault(number, []).append(stored)
+        for statement, wanted in (
+            ("load_chunks", [row.has_chunks and not row.unchanged for row in rows]),
+            ("load_chunks_everywhere", [row.under_repair for row in rows]),
+        ):
+            if any(wanted):
+                metadata = [row.metadata for row in rows]
+                found = await connection.execute(
+                    self._statements[statement],
+                    {"token": batch.token, "wanted": wanted, "metadata": metadata},
+                    binary=True,
+                )
+                for number, identifier, time, chunk, content, same in await found.fetchall():
+                    stored = StoredChunk(identifier.bytes, _time(time), chunk, content, bool(same))
+                    chunks.setdefault(number, []).append(stored)
         return chunks
 
     async def finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 
@@ -15,21 +16,26 @@ from vectorizer._async.queue import AsyncQueue
 from vectorizer._async.schema import AsyncSchema
 from vectorizer._async.search import AsyncSearch
 from vectorizer._async.store import AsyncStore
+from vectorizer._async.verify import AsyncVerifier
 from vectorizer.batch import Batch, Counts, count
 from vectorizer.concurrency import AsyncHeartbeat, sleep_async
+from vectorizer.database_errors import is_data_error, is_drift
 from vectorizer.definition import Definition, Installation
 from vectorizer.embedders import create, describe
 from vectorizer.errors import (
     ConfigurationError,
+    DatabaseError,
     DimensionMismatch,
     EmbedderRefused,
     EmbedderUnavailable,
     LeaseLost,
+    SourceError,
     VectorizerPaused,
 )
 from vectorizer.naming import default_name
 from vectorizer.search import Filter, SearchResult
 from vectorizer.types import JSON, Embedder
+from vectorizer.verification import Verification
 
 __all__ = ["AsyncVectorizer"]
 
@@ -54,6 +60,8 @@ class AsyncVectorizer:
     destination: view to search, by default `<table>_embedding`, in the source's schema unless
         named with one.
     chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
+    where: SQL condition over the table's columns; rows that do not meet it are not embedded.
+    always: capture also what logical replication applies to the table.
     batch_size: rows claimed at once; lease_seconds: how long a batch stays claimed after the
         last sign of life of its worker. schema: where our own tables live.
 
@@ -79,6 +87,8 @@ class AsyncVectorizer:
         destination: str | None = None,
         chunk_size: tuple[int, int] = (500, 1000),
         chunk_overlap: int = 0,
+        where: str | None = None,
+        always: bool = False,
         batch_size: int = 200,
         lease_seconds: float = 30.0,
         schema: str = "vectorizer",
@@ -101,6 +111,8 @@ class AsyncVectorizer:
                 "dimensions": embedder.dimensions,
                 "chunk_size": chunk_size,
                 "chunk_overlap": chunk_overlap,
+                "where": where,
+                "always": always,
             }
         )
         self._set(
@@ -249,6 +261,47 @@ class AsyncVectorizer:
         """
         return await (await self._ready()).search.search(query, limit=limit, filter=filter)
 
+    async def verify(self, *, repair: bool = False, rows: int = 10_000) -> Verification:
+        """Compare every source row with what is embedded of it; `report.ok` tells the result.
+
+        Works on the data itself, in ranges of `rows` keys, while writers and workers go on:
+        what waits in the queue is counted as pending, not as a defect. With `repair`, exactly
+        the defective keys are queued; `run` then mends them. Dead letters stay dead.
+        """
+        await self._schema.check()
+        installation = await self._schema.find(self.name)
+        return await AsyncVerifier(self._database, installation).verify(repair=repair, rows=rows)
+
+    async def wait_for_sync(self, timeout: float = 60.0) -> None:
+        """Wait, at most `timeout` seconds, until all that is committed now can be searched.
+
+        Some worker has to be running. Raises SyncFailed at once, naming keys, for a new dead
+        letter or a pause, and SyncTimeout after the time.
+        """
+        await self._schema.check()
+        await self._schema.wait_for_sync(self.name, timeout)
+
+    async def pause(self, reason: str = "paused by hand", *, discard: bool = False) -> None:
+        """Stop embedding; changes go on being captured.
+
+        With `discard` they are not, and the log is emptied: nothing grows on disk, and
+        `resume` compares every row.
+        """
+        await self._schema.pause(self.name, reason, discard=discard)
+
+    async def suspend(self) -> None:
+        """Take the triggers off for a migration of the source table; `resume` puts them back."""
+        await self._schema.suspend(self.name)
+
+    async def resume(self) -> None:
+        """Go on after `pause` or `suspend`; text that did not change is not embedded again."""
+        await self._schema.resume(self.name)
+        self._worker = None
+
+    async def retry(self, keys: Sequence[Mapping[str, JSON]] | None = None) -> int:
+        """Give dead letters another life: those with these keys, or all. Return how many."""
+        return await self._schema.retry(self.name, keys)
+
     async def status(self) -> dict[str, JSON]:
         """Return the row of the view `vectorizer.status` for this vectorizer."""
         await self._schema.check()
@@ -270,6 +323,22 @@ class AsyncVectorizer:
         return self._worker
 
     async def _process(self) -> Counts | None:
+        try:
+            return await self._process_once()
+        except DatabaseError as error:
+            if not is_drift(error):
+                raise
+        # The source was changed under us: look its names up again.
+        self._worker = None
+        try:
+            return await self._process_once()
+        except (DatabaseError, SourceError) as error:
+            if isinstance(error, DatabaseError) and not is_drift(error):
+                raise
+            await self._schema.pause(self.name, str(error))
+            raise VectorizerPaused(f"vectorizer {self.name} is paused now: {error}") from error
+
+    async def _process_once(self) -> Counts | None:
         worker = await self._ready()
         batch = await worker.claim(self._batch_size)
         return None if batch is None else await worker.process(batch)
@@ -311,16 +380,29 @@ class _Worker:
             log.warning("%s", lost)
             return Counts(rows=batch.size)
         except EmbedderUnavailable as error:
-            await self.queue.release(batch, delay_seconds=error.retry_after or 0.0)
+            await self._give_back(batch, error.retry_after or 0.0)
             raise
         except EmbedderRefused as error:
-            await self.queue.release(batch)
+            await self._give_back(batch)
             await self.queue.pause(str(error))
             raise
+        except DatabaseError as error:
+            if not is_data_error(error):
+                await self._give_back(batch)
+                raise
+            # A value that cannot be read or written: some row's own fault.
+            log.warning("vectorizer %s: %s", self._installation.name, error)
+            await self.queue.fail_batch(batch, str(error))
+            return Counts(rows=batch.size, failed=1 if batch.size == 1 else 0)
         except BaseException:
-            await self.queue.release(batch)
+            await self._give_back(batch)
             raise
         return count(outcomes)
+
+    async def _give_back(self, batch: Batch, delay_seconds: float = 0.0) -> None:
+        # Without a database there is nothing to give back to: the lease will expire.
+        with suppress(DatabaseError):
+            await self.queue.release(batch, delay_seconds=delay_seconds)
 
 
 def _check_embedder(installation: Installation, embedder: Embedder) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from vectorizer._sync.database import Database
 from vectorizer._sync.queue import Queue
-from vectorizer.batch import Batch, Failed, LoadedRow
+from vectorizer.batch import Batch, LoadedRow
 from vectorizer.concurrency import Heartbeat, call_sync
 from vectorizer.definition import Installation
 from vectorizer.errors import LeaseLost
@@ -45,9 +45,9 @@ class CallbackWorker:
             with Heartbeat(lambda: self._queue.extend(batch), self._queue.lease_seconds / 3):
                 call_sync(callback, instances, argument)
         except Exception as error:
-            self._finish(batch, loaded, f"{type(error).__name__}: {error}")
+            self._queue.fail_batch(batch, f"{type(error).__name__}: {error}")
             raise
-        self._finish(batch, loaded, None)
+        self._finish(batch, loaded)
         return batch.size
 
     def _load(self, batch: Batch) -> tuple[list[LoadedRow], list[Row]]:
@@ -70,15 +70,15 @@ class CallbackWorker:
         key = record[_LEADING : _LEADING + self._key_length]
         return key[0] if self._key_length == 1 else key
 
-    def _finish(self, batch: Batch, rows: Sequence[LoadedRow], error: str | None) -> None:
+    def _finish(self, batch: Batch, rows: Sequence[LoadedRow]) -> None:
         with self._database.transaction(pinned_plans=True) as connection:
             self._queue.hold(connection, batch)
             self._queue.finish(
                 connection,
                 batch,
-                done=[(row, None, None) for row in rows if row.present and error is None],
-                gone=[row for row in rows if not row.present and error is None],
-                failed=[Failed(row, error) for row in rows if error is not None],
+                done=[(row, None, None) for row in rows if row.present],
+                gone=[row for row in rows if not row.present],
+                failed=[],
             )
 
 

@@ -117,19 +117,25 @@ class Database:
 
         pinned_plans: keep the statements of the queue on their indexes.
         """
+        begin = _BEGIN + _WORKER_PLANS if pinned_plans else _BEGIN
+        with self.connection() as connection:
+            # One round trip; several statements at once cannot be prepared.
+            connection.execute(begin, prepare=False)
+            try:
+                yield connection
+            except BaseException:
+                self._roll_back(connection)
+                raise
+            connection.execute("commit")
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[TupleRow]]:
+        """Lend a connection in autocommit mode, with its errors translated to ours."""
         self.open()
         assert self._pool is not None  # noqa: S101 - open() has just set it
-        begin = _BEGIN + _WORKER_PLANS if pinned_plans else _BEGIN
         try:
             with self._pool.connection() as connection:
-                # One round trip; several statements at once cannot be prepared.
-                connection.execute(begin, prepare=False)
-                try:
-                    yield connection
-                except BaseException:
-                    self._roll_back(connection)
-                    raise
-                connection.execute("commit")
+                yield connection
         except (psycopg.Error, TimeoutError) as error:
             raise translated(self.url, error) from error
 

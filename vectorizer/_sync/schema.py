@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import sql
@@ -104,14 +105,7 @@ class Schema:
         Raises SourceError, ConfigurationError, AlreadyInstalled or ExtensionMissing, each
         before anything was changed.
         """
-        for attempt in Retrying(
-            # Each try gives up its place in the lock queue after two seconds, so that an install
-            # behind a long transaction does not make the application wait behind itself.
-            retry=retry_if_exception(_is_lock_timeout),
-            wait=wait_random_exponential(multiplier=0.2, max=5),
-            stop=stop_after_delay(60),
-            reraise=True,
-        ):
+        for attempt in _patient():
             with attempt:
                 return self._install(name, schema_name, table, definition)
         raise AssertionError("unreachable: the last attempt raises")
@@ -139,10 +133,45 @@ class Schema:
 
         Raises NotInstalled if there is none of that name.
         """
-        with self._database.transaction() as connection:
+        self._call("select {schema}.uninstall(%s, %s)", name, drop_embeddings)
+
+    def pause(self, name: str, reason: str, *, discard: bool = False) -> None:
+        """Stop embedding; with `discard` stop capturing, too, and empty the log."""
+        self._call("select {schema}.pause(%s, %s, %s)", name, reason, discard)
+
+    def suspend(self, name: str) -> None:
+        """Take capture off for a migration of the source table; `resume` puts it back."""
+        self._call("select {schema}.suspend(%s)", name)
+
+    def resume(self, name: str) -> None:
+        """Go on after a pause or a suspension; after the latter every row is compared."""
+        self._call("select {schema}.resume(%s)", name)
+
+    def retry(self, name: str, keys: Sequence[Mapping[str, JSON]] | None = None) -> int:
+        """Give dead letters another life, those with these keys or all; return how many."""
+        wanted = None if keys is None else [Jsonb(dict(key)) for key in keys]
+        return int(self._call("select {schema}.retry(%s, %s)", name, wanted) or 0)
+
+    def wait_for_sync(self, name: str, timeout: float) -> None:
+        """Wait, at most `timeout` seconds, until all that is committed now can be searched.
+
+        Raises SyncFailed at once for a new dead letter or a pause, SyncTimeout after the time.
+        """
+        with self._database.connection() as connection:
             connection.execute(
-                compose("select {schema}.uninstall(%s, %s)", **self._names), [name, drop_embeddings]
+                compose(
+                    "call {schema}.wait_for_sync(%s, make_interval(secs => %s))", **self._names
+                ),
+                [name, timeout],
             )
+
+    def _call(self, statement: str, *arguments: object) -> JSON:
+        for attempt in _patient():
+            with attempt:
+                with self._database.transaction() as connection:
+                    result = connection.execute(compose(statement, **self._names), list(arguments))
+                    return (result.fetchone() or (None,))[0]
+        raise AssertionError("unreachable: the last attempt raises")
 
     def find(self, name: str) -> Installation:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
@@ -190,6 +219,17 @@ create table if not exists {schema}.migration (
   applied_at timestamptz not null default now()
 );
 """
+
+
+def _patient() -> Retrying:
+    # Each try gives up its place in the lock queue after two seconds, so that we do not make the
+    # application wait behind us while we wait behind a long transaction.
+    return Retrying(
+        retry=retry_if_exception(_is_lock_timeout),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_delay(60),
+        reraise=True,
+    )
 
 
 def _is_lock_timeout(error: BaseException) -> bool:

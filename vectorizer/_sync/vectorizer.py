@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 
@@ -16,21 +17,26 @@ from vectorizer._sync.queue import Queue
 from vectorizer._sync.schema import Schema
 from vectorizer._sync.search import Search
 from vectorizer._sync.store import Store
+from vectorizer._sync.verify import Verifier
 from vectorizer.batch import Batch, Counts, count
 from vectorizer.concurrency import Heartbeat, sleep_sync
+from vectorizer.database_errors import is_data_error, is_drift
 from vectorizer.definition import Definition, Installation
 from vectorizer.embedders import create, describe
 from vectorizer.errors import (
     ConfigurationError,
+    DatabaseError,
     DimensionMismatch,
     EmbedderRefused,
     EmbedderUnavailable,
     LeaseLost,
+    SourceError,
     VectorizerPaused,
 )
 from vectorizer.naming import default_name
 from vectorizer.search import Filter, SearchResult
 from vectorizer.types import JSON, Embedder
+from vectorizer.verification import Verification
 
 __all__ = ["Vectorizer"]
 
@@ -55,6 +61,8 @@ class Vectorizer:
     destination: view to search, by default `<table>_embedding`, in the source's schema unless
         named with one.
     chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
+    where: SQL condition over the table's columns; rows that do not meet it are not embedded.
+    always: capture also what logical replication applies to the table.
     batch_size: rows claimed at once; lease_seconds: how long a batch stays claimed after the
         last sign of life of its worker. schema: where our own tables live.
 
@@ -80,6 +88,8 @@ class Vectorizer:
         destination: str | None = None,
         chunk_size: tuple[int, int] = (500, 1000),
         chunk_overlap: int = 0,
+        where: str | None = None,
+        always: bool = False,
         batch_size: int = 200,
         lease_seconds: float = 30.0,
         schema: str = "vectorizer",
@@ -102,6 +112,8 @@ class Vectorizer:
                 "dimensions": embedder.dimensions,
                 "chunk_size": chunk_size,
                 "chunk_overlap": chunk_overlap,
+                "where": where,
+                "always": always,
             }
         )
         self._set(
@@ -250,6 +262,47 @@ class Vectorizer:
         """
         return (self._ready()).search.search(query, limit=limit, filter=filter)
 
+    def verify(self, *, repair: bool = False, rows: int = 10_000) -> Verification:
+        """Compare every source row with what is embedded of it; `report.ok` tells the result.
+
+        Works on the data itself, in ranges of `rows` keys, while writers and workers go on:
+        what waits in the queue is counted as pending, not as a defect. With `repair`, exactly
+        the defective keys are queued; `run` then mends them. Dead letters stay dead.
+        """
+        self._schema.check()
+        installation = self._schema.find(self.name)
+        return Verifier(self._database, installation).verify(repair=repair, rows=rows)
+
+    def wait_for_sync(self, timeout: float = 60.0) -> None:
+        """Wait, at most `timeout` seconds, until all that is committed now can be searched.
+
+        Some worker has to be running. Raises SyncFailed at once, naming keys, for a new dead
+        letter or a pause, and SyncTimeout after the time.
+        """
+        self._schema.check()
+        self._schema.wait_for_sync(self.name, timeout)
+
+    def pause(self, reason: str = "paused by hand", *, discard: bool = False) -> None:
+        """Stop embedding; changes go on being captured.
+
+        With `discard` they are not, and the log is emptied: nothing grows on disk, and
+        `resume` compares every row.
+        """
+        self._schema.pause(self.name, reason, discard=discard)
+
+    def suspend(self) -> None:
+        """Take the triggers off for a migration of the source table; `resume` puts them back."""
+        self._schema.suspend(self.name)
+
+    def resume(self) -> None:
+        """Go on after `pause` or `suspend`; text that did not change is not embedded again."""
+        self._schema.resume(self.name)
+        self._worker = None
+
+    def retry(self, keys: Sequence[Mapping[str, JSON]] | None = None) -> int:
+        """Give dead letters another life: those with these keys, or all. Return how many."""
+        return self._schema.retry(self.name, keys)
+
     def status(self) -> dict[str, JSON]:
         """Return the row of the view `vectorizer.status` for this vectorizer."""
         self._schema.check()
@@ -271,6 +324,22 @@ class Vectorizer:
         return self._worker
 
     def _process(self) -> Counts | None:
+        try:
+            return self._process_once()
+        except DatabaseError as error:
+            if not is_drift(error):
+                raise
+        # The source was changed under us: look its names up again.
+        self._worker = None
+        try:
+            return self._process_once()
+        except (DatabaseError, SourceError) as error:
+            if isinstance(error, DatabaseError) and not is_drift(error):
+                raise
+            self._schema.pause(self.name, str(error))
+            raise VectorizerPaused(f"vectorizer {self.name} is paused now: {error}") from error
+
+    def _process_once(self) -> Counts | None:
         worker = self._ready()
         batch = worker.claim(self._batch_size)
         return None if batch is None else worker.process(batch)
@@ -310,16 +379,29 @@ class _Worker:
             log.warning("%s", lost)
             return Counts(rows=batch.size)
         except EmbedderUnavailable as error:
-            self.queue.release(batch, delay_seconds=error.retry_after or 0.0)
+            self._give_back(batch, error.retry_after or 0.0)
             raise
         except EmbedderRefused as error:
-            self.queue.release(batch)
+            self._give_back(batch)
             self.queue.pause(str(error))
             raise
+        except DatabaseError as error:
+            if not is_data_error(error):
+                self._give_back(batch)
+                raise
+            # A value that cannot be read or written: some row's own fault.
+            log.warning("vectorizer %s: %s", self._installation.name, error)
+            self.queue.fail_batch(batch, str(error))
+            return Counts(rows=batch.size, failed=1 if batch.size == 1 else 0)
         except BaseException:
-            self.queue.release(batch)
+            self._give_back(batch)
             raise
         return count(outcomes)
+
+    def _give_back(self, batch: Batch, delay_seconds: float = 0.0) -> None:
+        # Without a database there is nothing to give back to: the lease will expire.
+        with suppress(DatabaseError):
+            self.queue.release(batch, delay_seconds=delay_seconds)
 
 
 def _check_embedder(installation: Installation, embedder: Embedder) -> None:

@@ -38,10 +38,11 @@ begin
                   when v.backfill_done_at is null or v.sweep_done_at is null then 'backfilling' else 'live' end;
     reason := v.paused_reason;
     execute format(
-      'select (select count(*) from (select from %1$I.%2$I limit 1000000) as l),'
-      '  (select at from %1$I.%2$I order by seq limit 1),'
+      'select l.entries, l.oldest,'
       '  (select count(*) from %1$I.%3$I where available_at is not null and lease is null and not dead),'
-      '  (select count(*) from %1$I.%3$I where dead)', {schema_name}, v.log_table, v.row_table)
+      '  (select count(*) from %1$I.%3$I where dead)'
+      'from (select count(*) as entries, min(at) as oldest from (select at from %1$I.%2$I limit 1000000) as e) as l',
+      {schema_name}, v.log_table, v.row_table)
     into waiting, oldest_change, retrying, dead_letters;
     select coalesce(sum(jsonb_array_length(keys)), 0) into in_flight
     from {schema}.lease l where l.vectorizer = v.id;

@@ -95,13 +95,13 @@ declare
   log_path text := format('%I.%I', {schema_name}, v.log_table);
   row_path text := format('%I.%I', {schema_name}, v.row_table);
   key_object text := (select string_agg(format('%L, %I', k ->> 'column', k ->> 'name'), ', ') from jsonb_array_elements(v.key) as k);
-  target bigint;
+  -- Whatever is committed by now began before now.
+  target timestamptz := clock_timestamp();
   leases uuid[];
   dead_before jsonb;
   dead_now jsonb;
   waiting boolean;
 begin
-  execute format('select max(seq) from %s', log_path) into target;
   execute format('select coalesce(jsonb_agg(jsonb_build_object(%s)), ''[]'') from %s where dead', key_object, row_path) into dead_before;
   loop
     v := {schema}.named(wait_for_sync.name);
@@ -116,7 +116,7 @@ begin
         'see the view dead_letters for why, then retry');
     end if;
     -- First the log up to now, then the batches that took it and whatever of them waits to be retried.
-    execute format('select exists (select from %s where seq <= $1)', log_path) into waiting using target;
+    execute format('select exists (select from %s where at <= $1)', log_path) into waiting using target;
     if not waiting then
       leases := coalesce(leases, array(select l.token from {schema}.lease l where l.vectorizer = v.id));
       execute format('select exists (select from %s where lease = any ($1)) '

@@ -1,4 +1,4 @@
 -- Only one worker acts on a TRUNCATE.
-delete from {log} where seq = any(%(truncates)s) and seq in (
-  select seq from {log} where seq = any(%(truncates)s) for update skip locked)
-returning seq
+delete from {log} where ctid = any (array(
+  select ctid from {log} where ctid = any (%(truncates)s::tid[]) and kind = 't' for update skip locked))
+returning ctid::text

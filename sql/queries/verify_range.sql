@@ -37,7 +37,8 @@ with cursor as materialized (
 )
 select case when j.defect is not null then {j_key_object} end as key, j.defect,
        case when j.dead then 'dead'
-            when j.pending or exists (select from {log} l where {l_matches_j} or l.kind = 't') then 'pending'
+            when j.pending or exists (select from {log} l where {l_matches_j})
+              or exists (select from {log} l where l.kind = 't') then 'pending'
             else 'defect' end as verdict,
        (select count(*) from source_rows) as checked
 from (select) as always left join judged j on j.defect is not null

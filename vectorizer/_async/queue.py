@@ -26,7 +26,9 @@ __all__ = ["AsyncQueue"]
 _SCAN_FACTOR = 4
 # Every so many claims the backfill comes first, so that it moves however busy the table is.
 _BACKFILL_TURN = 4
-# Every so many seconds a claim looks behind the last claimed entry: some commit late.
+# Where the log's heap begins, as PostgreSQL writes a tid.
+_START = "(0,0)"
+# Every so many seconds a claim begins at the start of the log.
 _LOOK_BACK_SECONDS = 1.0
 # ... and spends at most one part in so many of its time on that.
 _LOOK_BACK_SHARE = 20
@@ -36,7 +38,7 @@ _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
 class _TruncateFoundError(Exception):
     """A claim met the marker of a TRUNCATE, which goes before everything else."""
 
-    def __init__(self, entries: list[int]) -> None:
+    def __init__(self, entries: list[str]) -> None:
         self.entries = entries
 
 
@@ -68,7 +70,7 @@ class AsyncQueue:
         self._max_attempts = max_attempts
         self._max_losses = max_losses
         self._retry_seconds = retry_seconds
-        self._from_seq = 0
+        self._from_place = _START
         self._look_back_at = float("-inf")
         self._claims = 0
 
@@ -134,38 +136,46 @@ class AsyncQueue:
     async def _claim_changes(
         self, connection: psycopg.AsyncConnection[Any], token: UUID, rows: int
     ) -> list[JSON]:
-        now = time.monotonic()
-        look_back = now >= self._look_back_at
-        if look_back:
-            self._from_seq = 0
-        keys = await self._claim_changes_from(connection, token, rows, self._from_seq)
-        if look_back:
+        """Go through the log in a circle: on from where the last claim ended, then from its start.
+
+        Space that becomes free is used again, so new entries may stand before older ones; a
+        circle passes every entry in time. Now and then the start comes first all the same, for
+        those who committed behind us.
+        """
+        began = time.monotonic()
+        keys: list[JSON] = []
+        if began >= self._look_back_at:
+            keys, _ = await self._claim_changes_from(connection, token, rows, _START)
             # Passing over dead entries takes time while an old snapshot keeps them: seldom, then.
-            took = time.monotonic() - now
-            self._look_back_at = now + max(_LOOK_BACK_SECONDS, took * _LOOK_BACK_SHARE)
-        if not keys and self._from_seq:
-            # Nothing after the last claimed entry is no proof that nothing waits before it.
-            keys = await self._claim_changes_from(connection, token, rows, 0)
+            took = time.monotonic() - began
+            self._look_back_at = began + max(_LOOK_BACK_SECONDS, took * _LOOK_BACK_SHARE)
+        if not keys:
+            keys, self._from_place = await self._claim_changes_from(
+                connection, token, rows, self._from_place
+            )
+        if not keys and self._from_place != _START:
+            keys, self._from_place = await self._claim_changes_from(connection, token, rows, _START)
         return keys
 
     async def _claim_changes_from(
-        self, connection: psycopg.AsyncConnection[Any], token: UUID, rows: int, from_seq: int
-    ) -> list[JSON]:
+        self, connection: psycopg.AsyncConnection[Any], token: UUID, rows: int, place: str
+    ) -> tuple[list[JSON], str]:
+        """Claim keys from a place of the log on; return them and where to go on."""
         scan = rows * _SCAN_FACTOR
         while True:
             found = await self._execute(
-                connection, "claim_changes", token=token, rows=rows, scan=scan, from_seq=from_seq
+                connection, "claim_changes", token=token, rows=rows, scan=scan, from_place=place
             )
             records = await found.fetchall()
-            if truncates := records[0]["truncates"]:
-                raise _TruncateFoundError(truncates)
+            first = records[0]
+            if first["truncates"]:
+                raise _TruncateFoundError(first["truncates"])
+            if first["last_place"] is not None:
+                place = first["first_unwanted"] or _after(first["last_place"])
             keys = _keys(records)
-            if keys:
-                self._from_seq = records[0]["next_seq"]
-            if keys or records[0]["scanned"] < scan:
-                return keys
-            # All that was seen belongs to keys in flight: look further.
-            from_seq = records[0]["last_seq"] + 1
+            # Where all that was seen belongs to keys in flight, look further.
+            if keys or first["scanned"] < scan:
+                return keys, place
 
     async def _claim_behind_cursors(
         self,
@@ -195,7 +205,7 @@ class AsyncQueue:
                 keys += _keys(await claimed.fetchall())
         return True
 
-    async def _truncated(self, entries: list[int]) -> None:
+    async def _truncated(self, entries: list[str]) -> None:
         """Fence what was read before a TRUNCATE, then look up every known key again."""
         async with self._database.transaction(pinned_plans=True) as connection:
             taken = await self._execute(connection, "take_truncate", truncates=entries)
@@ -322,6 +332,12 @@ class AsyncQueue:
         return await cursor.execute(
             self._statements[name], {"vectorizer": self._vectorizer, **parameters}
         )
+
+
+def _after(place: str) -> str:
+    """Return the place after a tuple's, both as PostgreSQL writes a tid: (block,number)."""
+    block, number = place.strip("()").split(",")
+    return f"({block},{int(number) + 1})"
 
 
 def _keys(records: Sequence[dict[str, Any]]) -> list[JSON]:

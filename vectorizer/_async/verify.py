@@ -70,6 +70,4 @@ class AsyncVerifier:
 
     async def _repair(self, keys: list[JSON]) -> None:
         async with self._database.transaction(pinned_plans=True) as connection:
-            # The transaction has its id before the log hands out numbers: see the floor.
-            await connection.execute("select pg_current_xact_id()")
             await connection.execute(self._statements["repair_keys"], {"keys": Jsonb(keys)})

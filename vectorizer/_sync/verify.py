@@ -71,6 +71,4 @@ class Verifier:
 
     def _repair(self, keys: list[JSON]) -> None:
         with self._database.transaction(pinned_plans=True) as connection:
-            # The transaction has its id before the log hands out numbers: see the floor.
-            connection.execute("select pg_current_xact_id()")
             connection.execute(self._statements["repair_keys"], {"keys": Jsonb(keys)})

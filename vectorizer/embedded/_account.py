@@ -30,20 +30,23 @@ def run(program: Path, *arguments: str, folder: Path = _ROOT) -> subprocess.Comp
     """
     account = _find()
     root = os.geteuid() == 0
-    return subprocess.run(  # noqa: S603 - programs of the package, arguments of ours
-        [str(program), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        cwd=folder,
-        env=_environment(),
-        user=account.pw_uid if root else None,
-        group=account.pw_gid if root else None,
-        extra_groups=[] if root else None,
-    )
+    try:
+        return subprocess.run(  # noqa: S603 - programs of the package, arguments of ours
+            [str(program), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            cwd=folder,
+            env=_environment(),
+            user=account.pw_uid if root else None,
+            group=account.pw_gid if root else None,
+            extra_groups=[] if root else None,
+        )
+    except PermissionError as error:
+        raise ConfigurationError(f"{account.pw_name} may not run {program}") from error
 
 
 def uid() -> int:

@@ -26,6 +26,7 @@ superuser, or of a role that may create databases and the extension, on it.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -98,7 +99,20 @@ def database(server: str, template: str = "template0") -> Iterator[str]:
         yield _with_database(server, made)
     finally:
         with _connect(server) as connection:
+            _disconnect_all(connection, made)
             connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+
+
+def _disconnect_all(connection: psycopg.Connection, name: str) -> None:
+    # WITH (FORCE) would do, but it sleeps 100 ms if a connection is still on its way out, as
+    # the test's own always is.
+    others = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = %s AND backend_type = 'client backend'"
+    )
+    deadline = time.monotonic() + 1
+    while connection.execute(others, [name]).fetchone() and time.monotonic() < deadline:
+        pass
 
 
 def _connect(url: str) -> psycopg.Connection:

@@ -68,6 +68,9 @@ class Chunker:
         The same text always gives the same chunks, and without overlap nothing but white
         space is lost. A blank text has no chunks.
         """
+        if len(text) <= self.max_chars and "\n" not in text:
+            # Most short rows: one chunk, found without asking the splitter.
+            return [text.strip()] if text.strip() else []
         splitter = _splitter(self.min_chars, self.max_chars, self.overlap)
         chunks = (
             chunk.strip()

@@ -21,4 +21,4 @@ with cursor as materialized (
       backfill_done_at = case when s.rows < %(rows)s then clock_timestamp() end
   from seen s where p.vectorizer = %(vectorizer)s
 )
-select {k_key_object} as key from won k
+select count(*), jsonb_agg({key_object})::text as keys from won

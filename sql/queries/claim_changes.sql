@@ -19,18 +19,18 @@ with picked as materialized (
   on conflict ({names}) do update set lease = excluded.lease, available_at = null where r.lease is null
   returning {r_names}
 ), done as materialized (
-  select p.place from picked p, won k where p.held is not true and {p_matches_k}
+  -- Inside CASE the sublink becomes a hash of the keys, whatever joins are allowed.
+  select place from picked
+  where case when held is not true then ({names}) in (select {names} from won) end
   union all
   select place from (
     select place, max(place) over (partition by {names}) as kept from picked where held) as h where place < kept
 ), gone as (
   delete from {log} l where l.ctid = any (array(select place from done))
 )
-select case when k is not null then {k_key_object} end as key, s.truncates, s.scanned,
-       s.first_unwanted::text, s.last_place::text
+select w.count, w.keys, s.truncates, s.scanned, s.first_unwanted::text, s.last_place::text
 from (
   select array_agg(place::text) filter (where kind = 't') as truncates, count(*) as scanned,
          max(place) as last_place,
          (select first_place from distinct_keys order by first_place offset %(rows)s limit 1) as first_unwanted
-  from picked) s
-left join won k on true
+  from picked) s, (select count(*), jsonb_agg({key_object})::text as keys from won) w

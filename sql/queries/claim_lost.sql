@@ -9,8 +9,10 @@ with due as materialized (
 ), few as (
   select {names} from due order by losses desc, {names}
   limit greatest(1, %(rows)s >> (2 * (select max(losses) from due)))
+), won as (
+  update {row} r set lease = %(token)s, available_at = null
+  from (select * from few order by {names}) k
+  where {row_matches_k}
+  returning {r_names}
 )
-update {row} r set lease = %(token)s, available_at = null
-from (select * from few order by {names}) k
-where {row_matches_k}
-returning {r_key_object} as key
+select count(*), jsonb_agg({key_object})::text as keys from won

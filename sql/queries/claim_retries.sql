@@ -5,8 +5,10 @@ with due as materialized (
   order by available_at
   limit %(rows)s
   for update skip locked
+), won as (
+  update {row} r set lease = %(token)s, available_at = null
+  from (select * from due order by {names}) k
+  where {row_matches_k}
+  returning {r_names}
 )
-update {row} r set lease = %(token)s, available_at = null
-from (select * from due order by {names}) k
-where {row_matches_k}
-returning {r_key_object} as key
+select count(*), jsonb_agg({key_object})::text as keys from won

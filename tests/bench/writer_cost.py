@@ -18,7 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
@@ -103,11 +103,11 @@ def attach(url: str, table: str) -> None:
 
 def add_pgai(connection: psycopg.Connection) -> bool:
     """Install pgai's own SQL and its triggers, if the package is there."""
-    try:
-        script = (files("pgai") / "data" / "ai.sql").read_text(encoding="utf-8")
-    except ModuleNotFoundError:
+    package = find_spec("pgai")
+    if package is None or not package.submodule_search_locations:
         return False
-    connection.execute(script.encode())
+    script = Path(package.submodule_search_locations[0]) / "data" / "ai.sql"
+    connection.execute(script.read_bytes())
     connection.execute("create table pgai_store (id bigint, chunk text)")
     connection.execute("create index on pgai_store (id)")
     connection.execute("create table pgai_queue (id bigint, queued_at timestamptz default now())")

@@ -177,7 +177,7 @@ def test_closing_can_delete_the_data(folder: Path) -> None:
     first.close(delete=True)
     assert value(second, "SELECT 1") == 1
     second.close(delete=True)
-    assert not (folder / "data").exists()
+    assert not folder.exists()
 
 
 def test_settings_of_another_server_in_the_environment(

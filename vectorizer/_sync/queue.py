@@ -19,7 +19,6 @@ from vectorizer.batch import Batch, Failed, LoadedRow
 from vectorizer.definition import Installation
 from vectorizer.errors import DatabaseError, LeaseLost, VectorizerPaused
 from vectorizer.statements import Statements
-from vectorizer.types import JSON
 
 __all__ = ["Queue"]
 
@@ -41,6 +40,28 @@ class _TruncateFoundError(Exception):
 
     def __init__(self, entries: list[str]) -> None:
         self.entries = entries
+
+
+class _Claim:
+    """The keys won so far under one token: as JSON, the way they came from the database."""
+
+    def __init__(self, token: UUID, rows: int) -> None:
+        self.token = token
+        self.keys: list[str] = []
+        self.size = 0
+        self._rows = rows
+
+    @property
+    def wanted(self) -> int:
+        """How many more keys the batch has room for."""
+        return self._rows - self.size
+
+    def add(self, found: dict[str, Any]) -> bool:
+        """Take over what a statement won; return whether it was anything."""
+        if found.get("count"):
+            self.keys.append(found["keys"])
+            self.size += found["count"]
+        return bool(found.get("count"))
 
 
 class Queue:
@@ -95,23 +116,20 @@ class Queue:
         token = uuid4()
         with self._database.transaction(pinned_plans=True) as connection:
             self._execute(connection, "reap_leases", max_losses=self._max_losses)
-            lost = self._execute(connection, "claim_lost", token=token, rows=rows)
-            keys, more = _keys(lost.fetchall()), False
-            if not keys:
-                keys, more = self._claim_regular(connection, token, rows)
-            if keys:
-                self._open_lease(connection, token, keys)
-        return (Batch(token, len(keys)) if keys else None), more
+            claim = _Claim(token, rows)
+            claim.add(self._fetch(connection, "claim_lost", token=token, rows=rows))
+            more = not claim.size and self._claim_regular(connection, claim)
+            if claim.size:
+                self._open_lease(connection, claim)
+        return (Batch(token, claim.size) if claim.size else None), more
 
-    def _open_lease(
-        self, connection: psycopg.Connection[Any], token: UUID, keys: list[JSON]
-    ) -> None:
+    def _open_lease(self, connection: psycopg.Connection[Any], claim: _Claim) -> None:
         opened = self._execute(
             connection,
             "open_lease",
-            token=token,
+            token=claim.token,
             worker=self._worker,
-            keys=Jsonb(keys),
+            keys=claim.keys,
             seconds=self.lease_seconds,
         )
         if opened.fetchone() is None:
@@ -120,23 +138,23 @@ class Queue:
                 f"see: vectorizer status {self._name}"
             )
 
-    def _claim_regular(
-        self, connection: psycopg.Connection[Any], token: UUID, rows: int
-    ) -> tuple[list[JSON], bool]:
-        self._claims += 1
-        due = self._execute(connection, "claim_retries", token=token, rows=rows)
-        keys, more = _keys(due.fetchall()), False
-        if self._claims % _BACKFILL_TURN == 0 and len(keys) < rows:
-            more = self._claim_behind_cursors(connection, token, rows, keys)
-        if len(keys) < rows:
-            keys += self._claim_changes(connection, token, rows - len(keys))
-        if len(keys) < rows:
-            more = self._claim_behind_cursors(connection, token, rows, keys) or more
-        return keys, more
+    def _claim_regular(self, connection: psycopg.Connection[Any], claim: _Claim) -> bool:
+        """Claim what is due, then what changed, then what is left behind the cursors.
 
-    def _claim_changes(
-        self, connection: psycopg.Connection[Any], token: UUID, rows: int
-    ) -> list[JSON]:
+        Returns whether there may be more behind the cursors, even if nothing was found.
+        """
+        self._claims += 1
+        more = False
+        claim.add(self._fetch(connection, "claim_retries", token=claim.token, rows=claim.wanted))
+        if self._claims % _BACKFILL_TURN == 0 and claim.wanted:
+            more = self._claim_behind_cursors(connection, claim)
+        if claim.wanted:
+            self._claim_changes(connection, claim)
+        if claim.wanted:
+            more = self._claim_behind_cursors(connection, claim) or more
+        return more
+
+    def _claim_changes(self, connection: psycopg.Connection[Any], claim: _Claim) -> None:
         """Go through the log in a circle: on from where the last claim ended, then from its start.
 
         Space that becomes free is used again, so new entries may stand before older ones; a
@@ -144,66 +162,60 @@ class Queue:
         those who committed behind us.
         """
         began = time.monotonic()
-        keys: list[JSON] = []
+        before = claim.size
         if began >= self._look_back_at:
-            keys, _ = self._claim_changes_from(connection, token, rows, _START)
+            self._claim_changes_from(connection, claim, _START)
             # Passing over dead entries takes time while an old snapshot keeps them: seldom, then.
             took = time.monotonic() - began
             self._look_back_at = began + max(_LOOK_BACK_SECONDS, took * _LOOK_BACK_SHARE)
-        if not keys:
-            keys, self._from_place = self._claim_changes_from(
-                connection, token, rows, self._from_place
-            )
-        if not keys and self._from_place != _START:
-            keys, self._from_place = self._claim_changes_from(connection, token, rows, _START)
-        return keys
+        if claim.size == before:
+            self._from_place = self._claim_changes_from(connection, claim, self._from_place)
+        if claim.size == before and self._from_place != _START:
+            self._from_place = self._claim_changes_from(connection, claim, _START)
 
     def _claim_changes_from(
-        self, connection: psycopg.Connection[Any], token: UUID, rows: int, place: str
-    ) -> tuple[list[JSON], str]:
-        """Claim keys from a place of the log on; return them and where to go on."""
+        self, connection: psycopg.Connection[Any], claim: _Claim, place: str
+    ) -> str:
+        """Claim changed keys from a place of the log on; return where to go on."""
+        rows = claim.wanted
         scan = rows * _SCAN_FACTOR
         while True:
-            found = self._execute(
-                connection, "claim_changes", token=token, rows=rows, scan=scan, from_place=place
+            found = self._fetch(
+                connection,
+                "claim_changes",
+                token=claim.token,
+                rows=rows,
+                scan=scan,
+                from_place=place,
             )
-            records = found.fetchall()
-            first = records[0]
-            if first["truncates"]:
-                raise _TruncateFoundError(first["truncates"])
-            if first["last_place"] is not None:
-                place = first["first_unwanted"] or _after(first["last_place"])
-            keys = _keys(records)
+            if found["truncates"]:
+                raise _TruncateFoundError(found["truncates"])
+            if found["last_place"] is not None:
+                place = found["first_unwanted"] or _after(found["last_place"])
             # Where all that was seen belongs to keys in flight, look further.
-            if keys or first["scanned"] < scan:
-                return keys, place
+            if claim.add(found) or found["scanned"] < scan:
+                return place
 
-    def _claim_behind_cursors(
-        self,
-        connection: psycopg.Connection[Any],
-        token: UUID,
-        rows: int,
-        keys: list[JSON],
-    ) -> bool:
-        """Add keys from the sweep and the backfill; return whether there may be more to find."""
+    def _claim_behind_cursors(self, connection: psycopg.Connection[Any], claim: _Claim) -> bool:
+        """Claim from the sweep and the backfill; return whether there may be more to find."""
         found = self._execute(connection, "lock_progress")
         progress = found.fetchone()
         if progress is None:
             return False
         for kind, active in (("sweep", "sweeping"), ("backfill", "backfilling")):
-            if progress[active] and len(keys) < rows:
+            if progress[active] and claim.wanted:
                 cursor = progress[f"{kind}_cursor"]
                 claimed = connection.cursor(row_factory=dict_row).execute(
                     self._statements.after_cursor(f"claim_{kind}", started=cursor is not None),
                     {
                         "vectorizer": self._vectorizer,
-                        "token": token,
-                        "rows": rows - len(keys),
+                        "token": claim.token,
+                        "rows": claim.wanted,
                         "cursor": Jsonb(cursor or {}),
                         "resync": progress["backfill_resync"],
                     },
                 )
-                keys += _keys(claimed.fetchall())
+                claim.add(claimed.fetchone() or {})
         return True
 
     def _truncated(self, entries: list[str]) -> None:
@@ -326,6 +338,12 @@ class Queue:
         seconds = None if record is None else record["seconds"]
         return None if seconds is None else float(seconds)
 
+    def _fetch(
+        self, connection: psycopg.Connection[Any], name: str, **parameters: Any
+    ) -> dict[str, Any]:
+        found = self._execute(connection, name, **parameters)
+        return found.fetchone() or {}
+
     def _execute(
         self, connection: psycopg.Connection[Any], name: str, **parameters: Any
     ) -> psycopg.Cursor[dict[str, Any]]:
@@ -339,10 +357,6 @@ def _after(place: str) -> str:
     """Return the place after a tuple's, both as PostgreSQL writes a tid: (block,number)."""
     block, number = place.strip("()").split(",")
     return f"({block},{int(number) + 1})"
-
-
-def _keys(records: Sequence[dict[str, Any]]) -> list[JSON]:
-    return [record["key"] for record in records if record["key"] is not None]
 
 
 def _spread(batch: Batch, values: dict[int, Any]) -> list[Any]:

@@ -55,7 +55,7 @@ class EmbeddedServer:
     def close(self, *, delete: bool = False) -> None:
         """Give the server up; if nobody else uses it, it stops.
 
-        With `delete` its data goes too, if it stops.
+        If it stops, with `delete` its folder goes too.
         """
         atexit.unregister(self.close)
         if self._users.closed:
@@ -143,16 +143,22 @@ def _resolve(folder: Path | None) -> Path:
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
     """Let no other process start or stop this server meanwhile."""
+    while True:
+        with _open_lock(home) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:  # its last holder has not deleted it
+                yield
+                return
+
+
+def _open_lock(home: Path) -> IO[str]:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = (home / "lock").open("w")
+        return (home / "lock").open("w")
     except OSError as error:
         raise ConfigurationError(
             f"cannot keep a database in {home}: {error.strerror}; name another folder"
         ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _leave(home: Path, users: IO[str], *, delete: bool) -> None:
@@ -167,4 +173,4 @@ def _leave(home: Path, users: IO[str], *, delete: bool) -> None:
             return
         _cluster.halt(home / "data")
         if delete:
-            shutil.rmtree(home / "data")
+            shutil.rmtree(home, ignore_errors=True)  # another process may be starting

@@ -26,8 +26,11 @@ superuser, or of a role that may create databases and the extension, on it.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 from uuid import uuid4
@@ -39,13 +42,13 @@ if TYPE_CHECKING:
 
     import psycopg
 
+_ROOM = 2 * 1024**3  # bytes of memory to be free for the tests' databases
+
 __all__ = ["database", "template", "vectorizer_server", "vectorizer_template", "vectorizer_url"]
 
 
 @pytest.fixture(scope="session")
-def vectorizer_server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def vectorizer_server(request: pytest.FixtureRequest) -> Iterator[str]:
     """URL of the superuser on the server that holds the tests' databases."""
     url = os.environ.get("VECTORIZER_TEST_URL")
     if url:
@@ -53,10 +56,7 @@ def vectorizer_server(
         return
     from vectorizer import embedded  # noqa: PLC0415 - every pytest run imports this module
 
-    folder = tmp_path_factory.getbasetemp()
-    if hasattr(request.config, "workerinput"):  # a worker of pytest-xdist
-        folder = folder.parent
-    server = embedded.start(folder / "postgres", durable=False)
+    server = embedded.start(_folder(request.config), durable=False)
     try:
         yield server.url
     finally:
@@ -101,6 +101,16 @@ def database(server: str, template: str = "template0") -> Iterator[str]:
         with _connect(server) as connection:
             _disconnect_all(connection, made)
             connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+
+
+def _folder(config: pytest.Config) -> Path:
+    """Return a folder that all workers of this run share, and no other run."""
+    worker: dict[str, str] = getattr(config, "workerinput", {})  # given by pytest-xdist
+    run = worker.get("testrunuid") or uuid4().hex
+    # A database is copied in 15 ms in memory, in 30 to 300 on a disk that others use too.
+    memory = Path("/dev/shm")  # noqa: S108 - nobody else can guess the name below
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM
+    return (memory if roomy else Path(tempfile.gettempdir())) / f"vectorizer-{run}"
 
 
 def _disconnect_all(connection: psycopg.Connection, name: str) -> None:

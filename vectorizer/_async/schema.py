@@ -26,7 +26,7 @@ class AsyncSchema:
     """The schema that holds registry, queues and functions in one database."""
 
     def __init__(self, database: AsyncDatabase) -> None:
-        self._database = database
+        self.database = database
         self._names = {
             "schema": sql.Identifier(database.schema),
             "schema_name": sql.Literal(database.schema),
@@ -34,10 +34,10 @@ class AsyncSchema:
 
     async def version(self) -> int:
         """Return the number of the last migration in the database; 0 if there is none."""
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             found = await connection.execute(
                 compose_query("find_relation"),
-                {"schema_name": self._database.schema, "name": "migration"},
+                {"schema_name": self.database.schema, "name": "migration"},
             )
             if await found.fetchone() == (None,):
                 return 0
@@ -54,7 +54,7 @@ class AsyncSchema:
         known = migrations()
         if await self._checked_version() == known[-1].number:
             return []
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             await connection.execute(
                 "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
             )
@@ -81,11 +81,11 @@ class AsyncSchema:
         if version == 0:
             raise NotInstalled(
                 f"no vectorizer is installed in this database (it has no schema "
-                f"{self._database.schema!r}); run: vectorizer install TABLE"
+                f"{self.database.schema!r}); run: vectorizer install TABLE"
             )
         if version < migrations()[-1].number:
             raise SchemaVersionError(
-                f"schema {self._database.schema!r} is at version {version}, this program needs "
+                f"schema {self.database.schema!r} is at version {version}, this program needs "
                 f"{migrations()[-1].number}; installing any vectorizer again brings it up to date"
             )
 
@@ -93,7 +93,7 @@ class AsyncSchema:
         version = await self.version()
         if version > migrations()[-1].number:
             raise SchemaVersionError(
-                f"schema {self._database.schema!r} is at version {version}, newer than the "
+                f"schema {self.database.schema!r} is at version {version}, newer than the "
                 f"{migrations()[-1].number} this program knows; upgrade pg-vectorizer"
             )
         return version
@@ -112,7 +112,7 @@ class AsyncSchema:
     async def _install(
         self, name: str, schema_name: str, table: str, definition: Definition
     ) -> int:
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             found = await connection.execute(
                 compose_query("find_relation"), {"schema_name": schema_name, "name": table}
             )
@@ -158,7 +158,7 @@ class AsyncSchema:
 
         Raises SyncFailed at once for a new dead letter or a pause, SyncTimeout after the time.
         """
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             await connection.execute(
                 compose(
                     "call {schema}.wait_for_sync(%s, make_interval(secs => %s))", **self._names
@@ -169,7 +169,7 @@ class AsyncSchema:
     async def _call(self, statement: str, *arguments: object) -> JSON:
         async for attempt in _patient():
             with attempt:
-                async with self._database.transaction() as connection:
+                async with self.database.transaction() as connection:
                     result = await connection.execute(
                         compose(statement, **self._names), list(arguments)
                     )
@@ -178,7 +178,7 @@ class AsyncSchema:
 
     async def find(self, name: str) -> Installation:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(compose_query("find_vectorizer", **self._names), {"name": name})
             record = await cursor.fetchone()
@@ -192,7 +192,7 @@ class AsyncSchema:
 
     async def names(self) -> list[str]:
         """Return the names of all installed vectorizers, sorted."""
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             rows = await connection.execute(compose_query("list_names", **self._names))
             return [name for (name,) in await rows.fetchall()]
 
@@ -205,7 +205,7 @@ class AsyncSchema:
         return await self._view("dead_letters", name)
 
     async def _view(self, view: str, name: str | None) -> list[dict[str, Any]]:
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(
                 compose_query("list_view", view=sql.Identifier(view), **self._names),

@@ -27,7 +27,7 @@ class Schema:
     """The schema that holds registry, queues and functions in one database."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
         self._names = {
             "schema": sql.Identifier(database.schema),
             "schema_name": sql.Literal(database.schema),
@@ -35,10 +35,10 @@ class Schema:
 
     def version(self) -> int:
         """Return the number of the last migration in the database; 0 if there is none."""
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             found = connection.execute(
                 compose_query("find_relation"),
-                {"schema_name": self._database.schema, "name": "migration"},
+                {"schema_name": self.database.schema, "name": "migration"},
             )
             if found.fetchone() == (None,):
                 return 0
@@ -55,7 +55,7 @@ class Schema:
         known = migrations()
         if self._checked_version() == known[-1].number:
             return []
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             connection.execute(
                 "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
             )
@@ -82,11 +82,11 @@ class Schema:
         if version == 0:
             raise NotInstalled(
                 f"no vectorizer is installed in this database (it has no schema "
-                f"{self._database.schema!r}); run: vectorizer install TABLE"
+                f"{self.database.schema!r}); run: vectorizer install TABLE"
             )
         if version < migrations()[-1].number:
             raise SchemaVersionError(
-                f"schema {self._database.schema!r} is at version {version}, this program needs "
+                f"schema {self.database.schema!r} is at version {version}, this program needs "
                 f"{migrations()[-1].number}; installing any vectorizer again brings it up to date"
             )
 
@@ -94,7 +94,7 @@ class Schema:
         version = self.version()
         if version > migrations()[-1].number:
             raise SchemaVersionError(
-                f"schema {self._database.schema!r} is at version {version}, newer than the "
+                f"schema {self.database.schema!r} is at version {version}, newer than the "
                 f"{migrations()[-1].number} this program knows; upgrade pg-vectorizer"
             )
         return version
@@ -111,7 +111,7 @@ class Schema:
         raise AssertionError("unreachable: the last attempt raises")
 
     def _install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             found = connection.execute(
                 compose_query("find_relation"), {"schema_name": schema_name, "name": table}
             )
@@ -157,7 +157,7 @@ class Schema:
 
         Raises SyncFailed at once for a new dead letter or a pause, SyncTimeout after the time.
         """
-        with self._database.connection() as connection:
+        with self.database.connection() as connection:
             connection.execute(
                 compose(
                     "call {schema}.wait_for_sync(%s, make_interval(secs => %s))", **self._names
@@ -168,14 +168,14 @@ class Schema:
     def _call(self, statement: str, *arguments: object) -> JSON:
         for attempt in _patient():
             with attempt:
-                with self._database.transaction() as connection:
+                with self.database.transaction() as connection:
                     result = connection.execute(compose(statement, **self._names), list(arguments))
                     return (result.fetchone() or (None,))[0]
         raise AssertionError("unreachable: the last attempt raises")
 
     def find(self, name: str) -> Installation:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             cursor.execute(compose_query("find_vectorizer", **self._names), {"name": name})
             record = cursor.fetchone()
@@ -189,7 +189,7 @@ class Schema:
 
     def names(self) -> list[str]:
         """Return the names of all installed vectorizers, sorted."""
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             rows = connection.execute(compose_query("list_names", **self._names))
             return [name for (name,) in rows.fetchall()]
 
@@ -202,7 +202,7 @@ class Schema:
         return self._view("dead_letters", name)
 
     def _view(self, view: str, name: str | None) -> list[dict[str, Any]]:
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             cursor.execute(
                 compose_query("list_view", view=sql.Identifier(view), **self._names),

@@ -12,7 +12,23 @@ from typing import Annotated
 
 import typer
 
-from vectorizer.cli import _shared, demo, install, run, search, status, uninstall
+from vectorizer.cli import (
+    _shared,
+    dead_letters,
+    demo,
+    install,
+    migrate,
+    pause,
+    resume,
+    retry,
+    run,
+    search,
+    status,
+    suspend,
+    uninstall,
+    verify,
+    wait,
+)
 from vectorizer.errors import EmbedderUnavailable, LeaseLost, VectorizerError, VectorizerPaused
 
 __all__ = ["app", "main"]
@@ -39,8 +55,23 @@ def _root(
     _ = version
 
 
-for module in (demo, install, run, status, search, uninstall):
-    name = module.__name__.rpartition(".")[2]
+for module in (
+    demo,
+    install,
+    run,
+    status,
+    search,
+    verify,
+    dead_letters,
+    retry,
+    wait,
+    pause,
+    suspend,
+    resume,
+    uninstall,
+    migrate,
+):
+    name = module.__name__.rpartition(".")[2].replace("_", "-")
     app.command(name, help=module.HELP)(module.command)
 
 

@@ -18,6 +18,7 @@ from vectorizer.errors import NotInstalled
 
 __all__ = [
     "JsonOption",
+    "NameArgument",
     "UrlOption",
     "database_url",
     "opened",
@@ -38,6 +39,7 @@ UrlOption = Annotated[
         help="Database to use; without one, the embedded database in your data folder.",
     ),
 ]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Vectorizer.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

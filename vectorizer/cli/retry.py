@@ -1,0 +1,52 @@
+"""`vectorizer retry`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from vectorizer.cli._shared import NameArgument, UrlOption, database_url, opened, out
+from vectorizer.errors import ConfigurationError
+
+HELP = """Give dead letters another life: those with the given keys, or all.
+
+A key is what dead-letters prints, such as '{"id": 7}', or just 7 where it has one column.
+
+Example: vectorizer retry blog 7 12
+"""
+
+
+def command(
+    name: NameArgument,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    url: UrlOption = None,
+) -> None:
+    """Retry dead letters."""
+    if bool(keys) == all_:
+        raise ConfigurationError("retry needs either keys or --all")
+    with opened(database_url(url)) as schema:
+        columns = [column.column for column in schema.find(name).key]
+        dead = [letter["key"] for letter in schema.dead_letters(name)]
+        wanted = None if all_ else [_matching(key, columns, dead) for key in keys or ()]
+        revived = schema.retry(name, wanted)
+    out.print(f"{revived} rows will be tried again: vectorizer run {name}")
+
+
+def _matching(text: str, columns: list[str], dead: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the dead letter's key that a user's words mean."""
+    for key in dead:
+        if text == str(key[columns[0]]) and len(columns) == 1:
+            return key
+        if text.startswith("{") and _parsed(text) == key:
+            return key
+    raise ConfigurationError(f"no dead letter has the key {text}; see: vectorizer dead-letters")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"key {text} is no JSON: {error}") from error

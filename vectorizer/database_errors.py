@@ -50,6 +50,13 @@ def place(url: str) -> str:
 
 def unreachable(url: str, error: Exception) -> DatabaseUnavailable:
     """Return the error for a connection that could not be made."""
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # libpq repeats what it could not read, which may hold a password.
+        return DatabaseUnavailable(
+            "the database URL is malformed; expected postgresql://user:password@host:port/database"
+        )
     reason = " ".join(str(error).split())
     return DatabaseUnavailable(
         f"cannot connect to {place(url)}: {reason}; "

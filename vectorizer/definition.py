@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,11 +33,22 @@ def _interval(value: Any) -> Any:
     return value
 
 
+_SHORTEST, _LONGEST = timedelta(hours=1), timedelta(days=36_525)
+
+
+def _usable(value: timedelta) -> timedelta:
+    if not _SHORTEST <= value <= _LONGEST:
+        raise ValueError("expected an hour to a hundred years, such as timedelta(days=30)")
+    return value
+
+
 def _seconds(value: timedelta | None) -> str | None:
     return None if value is None else f"{int(value.total_seconds())} seconds"
 
 
-Interval = Annotated[timedelta, BeforeValidator(_interval), PlainSerializer(_seconds)]
+Interval = Annotated[
+    timedelta, BeforeValidator(_interval), AfterValidator(_usable), PlainSerializer(_seconds)
+]
 
 
 class Definition(BaseModel):
@@ -84,7 +96,9 @@ class Definition(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "definition"
-            raise ConfigurationError(f"option {name}: {first['msg']}") from error
+            raise ConfigurationError(
+                f"option {name}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+            ) from error
         # These check themselves when they are made.
         _ = definition.parsed_template, definition.chunker
         return definition

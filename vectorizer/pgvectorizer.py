@@ -69,8 +69,7 @@ class Vectorize:
 
         Raises SourceError if the table or its key is unsuitable.
         """
-        self._schema.migrate()
-        if self._name not in self._schema.names():
+        if not self._schema.installed(self._name):
             self._schema.install(
                 self._name, self.schema_name_unquoted, self.table_name_unquoted, self._definition()
             )

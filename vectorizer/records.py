@@ -11,6 +11,7 @@ from uuid import UUID
 from vectorizer.errors import ConfigurationError, InvalidEmbeddings
 from vectorizer.identifiers import time_of, to_pg_time
 from vectorizer.packing import field, jsonb_field, pack_vectors, time_field
+from vectorizer.vectors import as_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +75,6 @@ def checked_records(
 
 
 def _checked(record: Record, dimensions: int, *, timed: bool, uuids: bool) -> CheckedRecord:
-    from vectorizer.embedders._check import as_matrix  # noqa: PLC0415 - needs numpy
 
     if len(record) != _RECORD_LENGTH:
         raise ValueError(f"expected (id, metadata, contents, embedding), got {len(record)} values")

@@ -59,17 +59,26 @@ language sql stable strict as $$
   select oid from chain where typtype <> 'd'
 $$;
 
+-- The name of a key column in our tables: `hash` would meet the source_hash of the ledger.
+create function {schema}.key_name(source_column text) returns text
+language sql immutable strict as $$
+  select {schema}.object_name('source_' || source_column || case source_column when 'hash' then '_of_row' else '' end, '')
+$$;
+
 -- The key: the primary key, or the unique NOT NULL index over the columns that the definition names.
+-- A deferrable one will do: what is committed is unique.
 create function {schema}.source_key(source regclass, wanted text[]) returns jsonb
-language plpgsql stable as $$
+-- Without a search path types are printed with their schema, which holds for everybody.
+language plpgsql stable set search_path = '' as $$
 declare
   found jsonb;
 begin
   select jsonb_agg(jsonb_build_object(
            'column', a.attname,
            'number', a.attnum,
-           'name', {schema}.object_name('source_' || a.attname, ''),
-           'type', format_type(t.oid, null) || case when a.attcollation <> t.typcollation
+           'name', {schema}.key_name(a.attname),
+           -- Without a modifier, but -1 and not null: "character" would be character(1).
+           'type', format_type(t.oid, -1) || case when a.attcollation <> t.typcollation
              then ' collate ' || (select format('%I.%I', n.nspname, c.collname) from pg_collation c
                join pg_namespace n on n.oid = c.collnamespace where c.oid = a.attcollation) else '' end,
            'equals', (
@@ -86,11 +95,11 @@ begin
   from (
     select i.indexrelid, i.indrelid, i.indkey, i.indclass from pg_index i
     where i.indrelid = source and i.indisunique and i.indisvalid and i.indpred is null
-      and i.indexprs is null and i.indimmediate
+      and i.indexprs is null and not i.indisexclusion
       and case when wanted is null then i.indisprimary
           else (select array_agg(attname::text order by attname) from pg_attribute
-                where attrelid = source and attnum = any(i.indkey[0:i.indnkeyatts - 1]) and attnotnull)
-             = (select array_agg(c order by c) from unnest(wanted) as c) end
+                where attrelid = source and attnum = any(i.indkey[0:i.indnkeyatts - 1]) having bool_and(attnotnull))
+             = (select array_agg(c order by c::name) from unnest(wanted) as c) end
     order by i.indisprimary desc, i.indexrelid
     limit 1) as i
   join pg_index on pg_index.indexrelid = i.indexrelid
@@ -265,11 +274,11 @@ begin
         log_path, names, {schema}.calls(keys_of, 'old'), {schema}.calls(keys_of, 'new'))
       when per_row then format('insert into %s (%s) values (%s);', log_path, names,
         {schema}.calls(keys_of, case action when 'insert' then 'new' else 'old' end))
-      else format('insert into %s (%s) select %s from changed;', log_path, names, {schema}.calls(keys_of, 'changed'))
+      else format('insert into %s (%s) select %s from changed;', log_path, names, {schema}.calls(keys_of, 'changed.*'))
     end;
     execute format(
       'create or replace function %s() returns pg_catalog.trigger language plpgsql security definer '
-      'as $body$begin %s return null; end$body$', function_path, body);
+      'as %L', function_path, format('begin %s return null; end', body));
     execute format('revoke all on function %s() from public', function_path);
     foreach target in array {schema}.capture_targets(v.source, action = 'truncate') loop
       execute format('create trigger %I after %s on %s %s execute function %s()',

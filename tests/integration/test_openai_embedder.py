@@ -32,7 +32,6 @@ from openai_server import (
 )
 
 from vectorizer.embedders import create, describe
-from vectorizer.embedders._check import as_matrix
 from vectorizer.embedders.openai import OpenAIEmbedder, _pack, _retry_after, estimate_tokens
 from vectorizer.errors import (
     ConfigurationError,
@@ -43,6 +42,7 @@ from vectorizer.errors import (
     InvalidEmbeddings,
 )
 from vectorizer.types import Embedder
+from vectorizer.vectors import as_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -101,7 +101,8 @@ class AsyncDatabase:
                 self.url, connect_timeout=max(2, int(self._connect_timeout))
             )
         except psycopg.Error as error:
-            raise unreachable(self.url, error) from error
+            # Not "from error": libpq's own words may hold the password.
+            raise unreachable(self.url, error) from None
         await connection.close()
 
     async def close(self) -> None:

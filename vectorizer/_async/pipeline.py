@@ -9,10 +9,11 @@ from vectorizer.batch import Done, Failed, Gone, LoadedRow, Outcome, Unchanged
 from vectorizer.concurrency import call_async
 from vectorizer.definition import Definition
 from vectorizer.diff import ChunkDiff, StoredChunk, diff_chunks
-from vectorizer.errors import EmbedderRefused, EmbedderUnavailable
+from vectorizer.errors import ConfigurationError, EmbedderRefused, EmbedderUnavailable
 from vectorizer.identifiers import MAX_TIME, MIN_TIME
 from vectorizer.packing import pack_vectors
 from vectorizer.types import Embedder
+from vectorizer.vectors import as_matrix
 
 if TYPE_CHECKING:
     from vectorizer.types import FloatMatrix
@@ -78,8 +79,8 @@ class AsyncPipeline:
         )
         try:
             packed = pack_vectors(await self._vectors(texts))
-        except (EmbedderUnavailable, EmbedderRefused):
-            raise
+        except (EmbedderUnavailable, EmbedderRefused, ConfigurationError, ImportError):
+            raise  # none of them is the fault of a row
         except OSError as error:  # includes timeouts and lost connections
             raise EmbedderUnavailable(f"{type(error).__name__}: {error}") from error
         except Exception as error:  # noqa: BLE001 - any error of a user's embedder may lie in the data
@@ -97,7 +98,6 @@ class AsyncPipeline:
         return [*await self._embed(group[:middle]), *await self._embed(group[middle:])]
 
     async def _vectors(self, texts: list[str]) -> FloatMatrix:
-        from vectorizer.embedders._check import as_matrix  # noqa: PLC0415 - needs numpy
 
         return as_matrix(
             await call_async(self._embedder.embed, texts), len(texts), self._embedder.dimensions

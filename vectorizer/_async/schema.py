@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -51,29 +52,31 @@ class AsyncSchema:
 
         Safe from several processes at once. Raises SchemaVersionError if the schema is newer.
         """
-        known = migrations()
-        if await self._checked_version() == known[-1].number:
+        if await self._checked_version() == migrations()[-1].number:
             return []
         async with self.database.transaction() as connection:
+            return await self._migrate(connection)
+
+    async def _migrate(self, connection: psycopg.AsyncConnection[Any]) -> list[str]:
+        await connection.execute(
+            "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
+        )
+        await connection.execute(compose(_BOOTSTRAP, **self._names), prepare=False)
+        rows = await connection.execute(
+            compose("select number from {schema}.migration", **self._names)
+        )
+        done = {number for (number,) in await rows.fetchall()}
+        missing = [migration for migration in migrations() if migration.number not in done]
+        for migration in missing:
+            await connection.execute(compose(migration.text, **self._names), prepare=False)
             await connection.execute(
-                "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
+                compose(
+                    "insert into {schema}.migration (number, name) values (%s, %s)",
+                    **self._names,
+                ),
+                [migration.number, migration.name],
             )
-            await connection.execute(compose(_BOOTSTRAP, **self._names), prepare=False)
-            rows = await connection.execute(
-                compose("select number from {schema}.migration", **self._names)
-            )
-            done = {number for (number,) in await rows.fetchall()}
-            applied = [migration for migration in known if migration.number not in done]
-            for migration in applied:
-                await connection.execute(compose(migration.text, **self._names), prepare=False)
-                await connection.execute(
-                    compose(
-                        "insert into {schema}.migration (number, name) values (%s, %s)",
-                        **self._names,
-                    ),
-                    [migration.number, migration.name],
-                )
-        return [migration.name for migration in applied]
+        return [migration.name for migration in missing]
 
     async def check(self) -> None:
         """Raise SchemaVersionError unless the schema is exactly of this program's version."""
@@ -101,33 +104,41 @@ class AsyncSchema:
     async def install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
         """Attach a vectorizer to a table; return its id. Installing twice changes nothing.
 
-        Raises SourceError, ConfigurationError, AlreadyInstalled or ExtensionMissing, each
-        before anything was changed.
+        Brings the schema up to date where it is not. Raises SourceError, ConfigurationError,
+        AlreadyInstalled or ExtensionMissing; nothing at all is changed then.
         """
+        current = await self._checked_version() == migrations()[-1].number
         async for attempt in _patient():
             with attempt:
-                return await self._install(name, schema_name, table, definition)
+                async with self.database.transaction() as connection:
+                    if not current:
+                        await self._migrate(connection)
+                    return await self._install(connection, name, schema_name, table, definition)
         raise AssertionError("unreachable: the last attempt raises")
 
     async def _install(
-        self, name: str, schema_name: str, table: str, definition: Definition
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        name: str,
+        schema_name: str,
+        table: str,
+        definition: Definition,
     ) -> int:
-        async with self.database.transaction() as connection:
-            found = await connection.execute(
-                compose_query("find_relation"), {"schema_name": schema_name, "name": table}
+        found = await connection.execute(
+            compose_query("find_relation"), {"schema_name": schema_name, "name": table}
+        )
+        (source,) = await found.fetchone() or (None,)
+        if source is None:
+            raise SourceError(
+                f"table {schema_name}.{table} does not exist in this database, or its schema "
+                f"may not be used by this role; check the name and schema_name"
             )
-            (source,) = await found.fetchone() or (None,)
-            if source is None:
-                raise SourceError(
-                    f"table {schema_name}.{table} does not exist in this database, or its schema "
-                    f"may not be used by this role; check the name and schema_name"
-                )
-            installed = await connection.execute(
-                compose("select {schema}.install(%s, %s::oid::regclass, %s)", **self._names),
-                [name, source, Jsonb(definition.to_json())],
-            )
-            (number,) = await installed.fetchone() or (0,)
-            return int(number)
+        installed = await connection.execute(
+            compose("select {schema}.install(%s, %s::oid::regclass, %s)", **self._names),
+            [name, source, Jsonb(definition.to_json())],
+        )
+        (number,) = await installed.fetchone() or (0,)
+        return int(number)
 
     async def uninstall(self, name: str, *, drop_embeddings: bool = False) -> None:
         """Detach a vectorizer; its embeddings stay unless they are to be dropped.
@@ -189,6 +200,10 @@ class AsyncSchema:
                 names = (await known.fetchone() or {})["names"]
                 raise NotInstalled(f"there is no vectorizer {name!r}; {names}")
         return Installation.from_record(record)
+
+    async def installed(self, name: str) -> bool:
+        """Whether a vectorizer of that name is installed; False also without our schema."""
+        return await self.version() > 0 and name in await self.names()
 
     async def names(self) -> list[str]:
         """Return the names of all installed vectorizers, sorted."""

@@ -12,6 +12,7 @@ from vectorizer.definition import Installation
 from vectorizer.search import Filter, SearchResult, checked_filter, checked_limit
 from vectorizer.statements import Statements
 from vectorizer.types import Embedder
+from vectorizer.vectors import as_matrix
 
 __all__ = ["AsyncSearch"]
 
@@ -46,8 +47,6 @@ class AsyncSearch:
 
     async def _vector(self, query: str) -> str:
         from pgvector import Vector  # noqa: PLC0415 - needs numpy
-
-        from vectorizer.embedders._check import as_matrix  # noqa: PLC0415 - needs numpy
 
         embedder = self._embedder
         answer = await call_async(embedder.embed, [query])

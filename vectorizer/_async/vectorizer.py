@@ -202,14 +202,10 @@ class AsyncVectorizer:
         """
         if self._definition is None:
             return
-        await self._schema.migrate()
-        await self._check_dimensions()
+        if await self._schema.installed(self.name):
+            _check_embedder(await self._schema.find(self.name), self.embedder)
         await self._schema.install(self.name, *self._source, self._definition)
         self._worker = None
-
-    async def _check_dimensions(self) -> None:
-        if self.name in await self._schema.names():
-            _check_embedder(await self._schema.find(self.name), self.embedder)
 
     async def uninstall(self, *, drop_embeddings: bool = False) -> None:
         """Detach from the table. The embeddings stay unless `drop_embeddings` is true.

@@ -21,6 +21,7 @@ from vectorizer.packing import pack_rows
 from vectorizer.records import CollectionResult, Record, checked_records, record_fields
 from vectorizer.search import Filter, checked_filter, checked_limit
 from vectorizer.statements import compose, compose_query, relation
+from vectorizer.vectors import as_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -218,8 +219,6 @@ class Collection:
 
     def _vector_text(self, query_embedding: ArrayLike) -> str:
         from pgvector import Vector  # noqa: PLC0415 - needs numpy
-
-        from vectorizer.embedders._check import as_matrix  # noqa: PLC0415 - needs numpy
 
         return str(Vector(as_matrix([query_embedding], 1, self._dimensions)[0]).to_text())
 

@@ -102,7 +102,8 @@ class Database:
                 self.url, connect_timeout=max(2, int(self._connect_timeout))
             )
         except psycopg.Error as error:
-            raise unreachable(self.url, error) from error
+            # Not "from error": libpq's own words may hold the password.
+            raise unreachable(self.url, error) from None
         connection.close()
 
     def close(self) -> None:

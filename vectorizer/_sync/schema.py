@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -52,29 +53,29 @@ class Schema:
 
         Safe from several processes at once. Raises SchemaVersionError if the schema is newer.
         """
-        known = migrations()
-        if self._checked_version() == known[-1].number:
+        if self._checked_version() == migrations()[-1].number:
             return []
         with self.database.transaction() as connection:
+            return self._migrate(connection)
+
+    def _migrate(self, connection: psycopg.Connection[Any]) -> list[str]:
+        connection.execute(
+            "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
+        )
+        connection.execute(compose(_BOOTSTRAP, **self._names), prepare=False)
+        rows = connection.execute(compose("select number from {schema}.migration", **self._names))
+        done = {number for (number,) in rows.fetchall()}
+        missing = [migration for migration in migrations() if migration.number not in done]
+        for migration in missing:
+            connection.execute(compose(migration.text, **self._names), prepare=False)
             connection.execute(
-                "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
+                compose(
+                    "insert into {schema}.migration (number, name) values (%s, %s)",
+                    **self._names,
+                ),
+                [migration.number, migration.name],
             )
-            connection.execute(compose(_BOOTSTRAP, **self._names), prepare=False)
-            rows = connection.execute(
-                compose("select number from {schema}.migration", **self._names)
-            )
-            done = {number for (number,) in rows.fetchall()}
-            applied = [migration for migration in known if migration.number not in done]
-            for migration in applied:
-                connection.execute(compose(migration.text, **self._names), prepare=False)
-                connection.execute(
-                    compose(
-                        "insert into {schema}.migration (number, name) values (%s, %s)",
-                        **self._names,
-                    ),
-                    [migration.number, migration.name],
-                )
-        return [migration.name for migration in applied]
+        return [migration.name for migration in missing]
 
     def check(self) -> None:
         """Raise SchemaVersionError unless the schema is exactly of this program's version."""
@@ -102,31 +103,41 @@ class Schema:
     def install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
         """Attach a vectorizer to a table; return its id. Installing twice changes nothing.
 
-        Raises SourceError, ConfigurationError, AlreadyInstalled or ExtensionMissing, each
-        before anything was changed.
+        Brings the schema up to date where it is not. Raises SourceError, ConfigurationError,
+        AlreadyInstalled or ExtensionMissing; nothing at all is changed then.
         """
+        current = self._checked_version() == migrations()[-1].number
         for attempt in _patient():
             with attempt:
-                return self._install(name, schema_name, table, definition)
+                with self.database.transaction() as connection:
+                    if not current:
+                        self._migrate(connection)
+                    return self._install(connection, name, schema_name, table, definition)
         raise AssertionError("unreachable: the last attempt raises")
 
-    def _install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
-        with self.database.transaction() as connection:
-            found = connection.execute(
-                compose_query("find_relation"), {"schema_name": schema_name, "name": table}
+    def _install(
+        self,
+        connection: psycopg.Connection[Any],
+        name: str,
+        schema_name: str,
+        table: str,
+        definition: Definition,
+    ) -> int:
+        found = connection.execute(
+            compose_query("find_relation"), {"schema_name": schema_name, "name": table}
+        )
+        (source,) = found.fetchone() or (None,)
+        if source is None:
+            raise SourceError(
+                f"table {schema_name}.{table} does not exist in this database, or its schema "
+                f"may not be used by this role; check the name and schema_name"
             )
-            (source,) = found.fetchone() or (None,)
-            if source is None:
-                raise SourceError(
-                    f"table {schema_name}.{table} does not exist in this database, or its schema "
-                    f"may not be used by this role; check the name and schema_name"
-                )
-            installed = connection.execute(
-                compose("select {schema}.install(%s, %s::oid::regclass, %s)", **self._names),
-                [name, source, Jsonb(definition.to_json())],
-            )
-            (number,) = installed.fetchone() or (0,)
-            return int(number)
+        installed = connection.execute(
+            compose("select {schema}.install(%s, %s::oid::regclass, %s)", **self._names),
+            [name, source, Jsonb(definition.to_json())],
+        )
+        (number,) = installed.fetchone() or (0,)
+        return int(number)
 
     def uninstall(self, name: str, *, drop_embeddings: bool = False) -> None:
         """Detach a vectorizer; its embeddings stay unless they are to be dropped.
@@ -186,6 +197,10 @@ class Schema:
                 names = (known.fetchone() or {})["names"]
                 raise NotInstalled(f"there is no vectorizer {name!r}; {names}")
         return Installation.from_record(record)
+
+    def installed(self, name: str) -> bool:
+        """Whether a vectorizer of that name is installed; False also without our schema."""
+        return self.version() > 0 and name in self.names()
 
     def names(self) -> list[str]:
         """Return the names of all installed vectorizers, sorted."""

@@ -13,6 +13,7 @@ from vectorizer.definition import Installation
 from vectorizer.search import Filter, SearchResult, checked_filter, checked_limit
 from vectorizer.statements import Statements
 from vectorizer.types import Embedder
+from vectorizer.vectors import as_matrix
 
 __all__ = ["Search"]
 
@@ -45,8 +46,6 @@ class Search:
 
     def _vector(self, query: str) -> str:
         from pgvector import Vector  # noqa: PLC0415 - needs numpy
-
-        from vectorizer.embedders._check import as_matrix  # noqa: PLC0415 - needs numpy
 
         embedder = self._embedder
         answer = call_sync(embedder.embed, [query])

@@ -203,14 +203,10 @@ class Vectorizer:
         """
         if self._definition is None:
             return
-        self._schema.migrate()
-        self._check_dimensions()
+        if self._schema.installed(self.name):
+            _check_embedder(self._schema.find(self.name), self.embedder)
         self._schema.install(self.name, *self._source, self._definition)
         self._worker = None
-
-    def _check_dimensions(self) -> None:
-        if self.name in self._schema.names():
-            _check_embedder(self._schema.find(self.name), self.embedder)
 
     def uninstall(self, *, drop_embeddings: bool = False) -> None:
         """Detach from the table. The embeddings stay unless `drop_embeddings` is true.

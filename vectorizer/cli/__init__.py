@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -29,14 +29,19 @@ from vectorizer.cli import (
     verify,
     wait,
 )
-from vectorizer.errors import EmbedderUnavailable, LeaseLost, VectorizerError, VectorizerPaused
+from vectorizer.cli._shared import complain, exit_code
+from vectorizer.errors import VectorizerError
 
 __all__ = ["app", "main"]
+
+_INTERRUPTED = 130
+# typer imports click or, since 0.20, carries a copy of it: the error's class is found through
+# the one name that is public in both.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="vectorizer",
     help="Keep embeddings in step with PostgreSQL tables.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -78,14 +83,13 @@ for module in (
 def main() -> None:
     """Run the command line; print any error in one line instead of a traceback."""
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+    except _UsageError as error:
+        _fail(_usage(error), 2)
     except VectorizerError as error:
-        _fail(
-            str(error),
-            1 if isinstance(error, (EmbedderUnavailable, LeaseLost, VectorizerPaused)) else 2,
-        )
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing is lost, run it again", 130)
+        _fail(str(error), exit_code(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
     except Exception as error:
         if os.environ.get("VECTORIZER_TRACEBACK"):
             raise
@@ -94,8 +98,18 @@ def main() -> None:
             f"(set VECTORIZER_TRACEBACK=1 for where it happened)",
             1,
         )
+    if code == _INTERRUPTED:
+        _fail("interrupted; nothing is lost, run it again", code)
+    sys.exit(code)
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"vectorizer: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - this is the CLI
+def _usage(error: Exception) -> str:
+    # Of click's kind, whose message ends with a full stop and whose context names the command.
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "vectorizer"
+    return f"{error.format_message().rstrip('.')}; see: {command} --help"  # type: ignore[attr-defined]
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    complain(message)
     sys.exit(code)

@@ -10,17 +10,30 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 
 from vectorizer._sync.database import Database
 from vectorizer._sync.schema import Schema
-from vectorizer.errors import NotInstalled
+from vectorizer.errors import (
+    ConfigurationError,
+    EmbedderUnavailable,
+    LeaseLost,
+    NotInstalled,
+    SyncFailed,
+    SyncTimeout,
+    VectorizerError,
+    VectorizerPaused,
+)
 
 __all__ = [
     "JsonOption",
     "NameArgument",
     "UrlOption",
+    "complain",
     "database_url",
+    "exit_code",
     "opened",
     "print_json",
     "print_version",
@@ -50,10 +63,23 @@ def print_version(value: bool) -> None:
         raise typer.Exit
 
 
+_PASSING = (EmbedderUnavailable, LeaseLost, SyncFailed, SyncTimeout, VectorizerPaused)
+
+
+def exit_code(error: VectorizerError) -> int:
+    """Return 1 for what may pass or is somebody's wish, 2 for what the user has to mend."""
+    return 1 if isinstance(error, _PASSING) else 2
+
+
+def complain(message: str) -> None:
+    """Print what went wrong in one line."""
+    print(f"vectorizer: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - this is the CLI
+
+
 def database_url(url: str | None) -> str:
     """Return the URL to use; starts the embedded database, and says so, where none is given."""
     if url:
-        return url
+        return _checked(url)
     from vectorizer import embedded  # noqa: PLC0415 - only here is it needed
 
     server = embedded.start()
@@ -63,6 +89,18 @@ def database_url(url: str | None) -> str:
         soft_wrap=True,
     )
     return server.url
+
+
+def _checked(url: str) -> str:
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError:
+        # What libpq says of it repeats the whole text, with the password.
+        raise ConfigurationError(
+            "the given database URL is malformed: expected the form "
+            "postgresql://user:password@host:port/database, or key=value pairs as for libpq"
+        ) from None
+    return url
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,27 +64,28 @@ def command(
     """Install a vectorizer."""
     options = {"provider": embedder, "model": model, "dimensions": dimensions, "base_url": base_url}
     schema_name, _, table_name = table.rpartition(".")
-    with Vectorizer(
-        database_url(url),
-        table_name,
-        schema_name=schema_name or "public",
-        name=name,
-        embedder=create({key: value for key, value in options.items() if value is not None}),
-        chunk_column=chunk_column,
-        template=template,
-        metadata=[column.strip() for column in metadata.split(",") if column.strip()],
-        time_column=time_column,
-        partition_interval=parse_interval(partition_interval),
-        destination=destination,
-        chunk_size=parse_chunk_size(chunk_size),
-        chunk_overlap=chunk_overlap,
-    ) as vectorizer:
+    definition: dict[str, Any] = {
+        "schema_name": schema_name or "public",
+        "name": name,
+        "embedder": create({key: value for key, value in options.items() if value is not None}),
+        "chunk_column": chunk_column,
+        "template": template,
+        "metadata": [column.strip() for column in metadata.split(",") if column.strip()],
+        "time_column": time_column,
+        "partition_interval": parse_interval(partition_interval),
+        "destination": destination,
+        "chunk_size": parse_chunk_size(chunk_size),
+        "chunk_overlap": chunk_overlap,
+    }
+    with Vectorizer(database_url(url), table_name, **definition) as vectorizer:
         vectorizer.install()
         status = vectorizer.status()
     out.print(
         f"Vectorizer {vectorizer.name} is installed on {status['source']}; "
         f"embeddings go to {status['destination']}.\n"
-        f"Embed what is there: vectorizer run {vectorizer.name}"
+        f"Embed what is there: vectorizer run {vectorizer.name}",
+        markup=False,
+        soft_wrap=True,
     )
 
 
@@ -92,10 +93,10 @@ def parse_interval(text: str | None) -> timedelta | None:
     """Return 24h, 30d or 4w as a timedelta; raise ConfigurationError for anything else."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)\s*([hdw])", text.strip())
-    if match is None:
+    match = re.fullmatch(r"(\d{1,5})\s*([hdw])", text.strip())
+    if match is None or not int(match[1]):
         raise ConfigurationError(
-            f"--partition-interval {text!r}: give hours, days or weeks, such as 30d"
+            f"--partition-interval {text!r}: give hours, days or weeks, such as 24h, 30d or 4w"
         )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 

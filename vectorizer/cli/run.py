@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,16 +12,20 @@ from vectorizer.cli._progress import drained
 from vectorizer.cli._shared import (
     JsonOption,
     UrlOption,
+    complain,
     database_url,
+    exit_code,
     opened,
     out,
     print_json,
     selected,
 )
+from vectorizer.errors import DatabaseError, VectorizerError
 
 HELP = """Embed whatever waits, then end: for cron and Kubernetes jobs.
 
-Exits with 1 if something is left dead or paused. Running it twice at once is harmless.
+Exits with 1 if a dead letter or a pause is left, or a provider does not answer.
+Running it twice at once is harmless.
 
 Example: vectorizer run blog
 """
@@ -39,19 +43,32 @@ def command(
     database = database_url(url)
     with opened(database) as schema:
         wanted = selected(schema, names)
-    results: dict[str, dict[str, int]] = {}
-    trouble = False
+    results: dict[str, dict[str, Any]] = {}
+    code = 0
     for name in wanted:
-        with Vectorizer.connect(database, name, batch_size=batch_size) as vectorizer:
-            counts = drained(vectorizer, quiet=json)
-            dead = vectorizer.status()["dead_letters"]
-        results[name] = {**dict(counts), "dead_letters": dead}
-        trouble = trouble or bool(dead)
-        if not json:
-            out.print(f"{name}: {describe(counts)}" + (f"; {dead} dead letters" if dead else ""))
+        try:
+            results[name] = _drain(database, name, batch_size, quiet=json)
+        except DatabaseError:
+            raise
+        except VectorizerError as error:  # the others are served all the same
+            complain(str(error) if name in str(error) else f"{name}: {error}")
+            results[name] = {"error": str(error)}
+            code = max(code, exit_code(error))
+        else:
+            code = max(code, 1 if results[name]["dead_letters"] else 0)
     if json:
         print_json(results)
-    raise typer.Exit(1 if trouble else 0)
+    raise typer.Exit(code)
+
+
+def _drain(database: str, name: str, batch_size: int, *, quiet: bool) -> dict[str, int]:
+    with Vectorizer.connect(database, name, batch_size=batch_size) as vectorizer:
+        counts = drained(vectorizer, quiet=quiet)
+        dead = int(vectorizer.status()["dead_letters"])
+    if not quiet:
+        text = f"{name}: {describe(counts)}" + (f"; {dead} dead letters" if dead else "")
+        out.print(text, markup=False, soft_wrap=True)
+    return {**dict(counts), "dead_letters": dead}
 
 
 def describe(counts: Counts) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from vectorizer.cli._shared import (
@@ -44,14 +45,17 @@ def command(
 
 def _table(row: dict[str, Any]) -> Table:
     table = Table(
-        title=f"{row['name']}: {row['state']}", title_justify="left", show_header=False, box=None
+        title=escape(f"{row['name']}: {row['state']}"),
+        title_justify="left",
+        show_header=False,
+        box=None,
     )
-    table.add_row("source", row["source"])
+    table.add_row("source", escape(row["source"]))
     if row["destination"] is not None:
-        table.add_row("destination", f"{row['destination']} ({row['model']})")
+        table.add_row("destination", escape(f"{row['destination']} ({row['model']})"))
         table.add_row("embeddings", f"{row['embeddings']:,}")
     if row["reason"]:
-        table.add_row("reason", row["reason"])
+        table.add_row("reason", escape(row["reason"]))
     table.add_row("waiting changes", f"{row['waiting']:,}{_age(row['oldest_change'])}")
     table.add_row("in flight", f"{row['in_flight']:,} rows")
     table.add_row("waiting to retry", f"{row['retrying']:,} rows")

@@ -25,4 +25,5 @@ def command(
     with opened(database_url(url)) as schema:
         schema.uninstall(name, drop_embeddings=drop_embeddings)
     kept = "dropped" if drop_embeddings else "kept; installing it again takes them up"
-    out.print(f"Vectorizer {name} is uninstalled; its embeddings are {kept}.")
+    text = f"Vectorizer {name} is uninstalled; its embeddings are {kept}."
+    out.print(text, markup=False, soft_wrap=True)

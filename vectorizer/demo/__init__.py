@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+from uuid import UUID
 
 from vectorizer._sync.database import Database
 from vectorizer._sync.schema import Schema
 from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.errors import NotInstalled
+from vectorizer.search import SearchResult
 from vectorizer.types import Embedder
 
 if TYPE_CHECKING:
@@ -22,12 +24,16 @@ __all__ = [
     "CHANGES",
     "DELETED_TITLE",
     "Change",
+    "Chunks",
     "Post",
     "apply",
+    "best_per_post",
+    "chunks",
     "fill",
     "make_vectorizer",
     "posts",
     "reset",
+    "titles",
 ]
 
 NAME = "blog"
@@ -35,17 +41,23 @@ NAME = "blog"
 DELETED_TITLE = "The Cat Nobody Had Asked For"
 
 
+Chunks: TypeAlias = dict[int, set[UUID]]
+"""The ids of the chunks of each post, by the post's id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change an application would make, in plain SQL."""
+    """A change an application would make to a post, in plain SQL."""
 
     what: str
+    title: str
     statement: LiteralString
 
 
 CHANGES = (
     Change(
-        "insert a post about cats",
+        "inserted",
+        "Two Cats and One Radiator",
         """
 insert into blog (title, author, contents, category, published_time) values (
   'Two Cats and One Radiator', 'Priya Raman',
@@ -55,7 +67,8 @@ insert into blog (title, author, contents, category, published_time) values (
 """,
     ),
     Change(
-        "edit one paragraph of a long post",
+        "one paragraph edited",
+        "A Year of Making Postgres Faster",
         """
 update blog set contents = replace(contents,
   'This is an account of the twelve months after that Friday.',
@@ -64,11 +77,13 @@ where title = 'A Year of Making Postgres Faster'
 """,
     ),
     Change(
-        f"delete the post {DELETED_TITLE!r}",
+        "deleted",
+        DELETED_TITLE,
         "delete from blog where title = 'The Cat Nobody Had Asked For'",
     ),
     Change(
-        "un-publish a post",
+        "un-published",
+        "Two Budgies and a Kettle",
         "update blog set published_time = null where title = 'Two Budgies and a Kettle'",
     ),
 )
@@ -162,3 +177,27 @@ def apply(url: str, change: Change) -> None:
     """Make a change as an application would, knowing nothing of vectorizers."""
     with Database(url) as database, database.transaction() as connection:
         connection.execute(change.statement)
+
+
+def titles(url: str) -> dict[int, str]:
+    """Return the title of each post by its id."""
+    with Database(url) as database, database.transaction() as connection:
+        found = connection.execute("select id, title from blog")
+        return dict(found.fetchall())
+
+
+def chunks(url: str) -> Chunks:
+    """Return the chunks that are stored of each post: a kept chunk keeps its id."""
+    with Database(url) as database, database.transaction() as connection:
+        found = connection.execute(
+            "select source_id, array_agg(id) from blog_embedding group by source_id"
+        )
+        return {number: set(ids) for number, ids in found.fetchall()}
+
+
+def best_per_post(hits: Iterable[SearchResult]) -> list[SearchResult]:
+    """Return the nearest chunk of each post: hits come nearest first."""
+    best: dict[int, SearchResult] = {}
+    for hit in hits:
+        best.setdefault(hit.key["id"], hit)
+    return list(best.values())

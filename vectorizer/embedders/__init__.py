@@ -54,7 +54,9 @@ def create(config: Mapping[str, JSON]) -> Embedder:
     try:
         return factory(**options)
     except TypeError as error:
-        raise ConfigurationError(f"embedder {provider!r}: {error}") from error
+        # Python words it as "Class.__init__() got an unexpected keyword argument 'x'".
+        unknown = str(error).rpartition("unexpected keyword argument ")[2]
+        raise ConfigurationError(f"embedder {provider!r} takes no option {unknown}") from error
 
 
 def describe(embedder: Embedder) -> dict[str, JSON]:
@@ -62,11 +64,13 @@ def describe(embedder: Embedder) -> dict[str, JSON]:
 
     An embedder without a `config` of its own is described by its class alone.
     """
-    config = getattr(embedder, "config", None)
-    if config is not None:
-        return dict(config)
     kind = type(embedder)
-    return {"provider": f"{kind.__module__}:{kind.__qualname__}"}
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    config = dict(getattr(embedder, "config", {}))
+    # A subclass inherits the config of its parent, but is not what that makes.
+    if _PROVIDERS.get(config.get("provider", ""), target) != target:
+        config["provider"] = target
+    return {"provider": target, **config}
 
 
 def _load(provider: str) -> Callable[..., Embedder]:

@@ -27,7 +27,6 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from vectorizer.embedders._check import as_matrix, check_count
 from vectorizer.errors import (
     ConfigurationError,
     EmbedderError,
@@ -36,6 +35,7 @@ from vectorizer.errors import (
     InputRejected,
     InvalidEmbeddings,
 )
+from vectorizer.vectors import as_matrix, check_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,13 +1,12 @@
-"""What every embedder's answer must be: so many finite vectors of one dimension.
+"""What vectors must be, from an embedder or a caller: so many, finite, of one dimension.
 
-Pure. Each message names what was expected and what came.
+Each message names what was expected and what came. numpy is imported at first use, so that
+`import vectorizer` stays fast.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
-
-import numpy as np
 
 from vectorizer.errors import InvalidEmbeddings
 
@@ -26,6 +25,8 @@ def as_matrix(vectors: object, texts: int, dimensions: int) -> FloatMatrix:
     if it has to be. Raises InvalidEmbeddings if there are more or fewer rows, if a row has
     another dimension, or if a value is NaN, infinite or too large for a float32.
     """
+    import numpy as np  # noqa: PLC0415 - heavy
+
     try:
         _check_shape(cast("Sequence[Sequence[float]]", vectors), texts, dimensions)
         # What float32 cannot hold becomes infinite, and is found below.
@@ -55,6 +56,8 @@ def _check_shape(rows: Sequence[Sequence[float]], texts: int, dimensions: int) -
 
 
 def _check_finite(matrix: FloatMatrix) -> None:
+    import numpy as np  # noqa: PLC0415 - heavy
+
     finite = np.isfinite(matrix)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]

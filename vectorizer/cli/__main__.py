@@ -1,0 +1,5 @@
+"""`python -m vectorizer.cli`."""
+
+from vectorizer.cli import main
+
+main()

@@ -52,8 +52,6 @@ def command(
         embedded.stop()
         out.print("The embedded database is stopped; its data stays.")
         return
-    # BLAS threads spin while they wait for each other: on a busy machine a tenth of the speed.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     server = embedded.start(keep_running=True)
     _heading("1. A table of blog posts, as any application has one")
     demo.reset(server.url)

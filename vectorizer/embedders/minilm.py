@@ -123,7 +123,9 @@ def _load(path: str | None) -> _Model:
 
 
 def _require_packages() -> None:
-    missing = [name for name in ("tokenizers", "safetensors") if find_spec(name) is None]
+    missing = [
+        name for name in ("tokenizers", "safetensors", "threadpoolctl") if find_spec(name) is None
+    ]
     if missing:
         raise ConfigurationError(
             f"all-MiniLM-L6-v2 needs {' and '.join(missing)}: "

@@ -33,7 +33,8 @@ _OURS: Final[dict[str, type[VectorizerError]]] = {
     "VZ006": SyncFailed,
     "VZ007": SyncTimeout,
 }
-_GONE: Final = ("08", "57P")  # connection exceptions; shutdown, crash, cannot connect now
+# Connection exceptions; shutdown, crash, cannot connect now; timeouts of a silent client.
+_GONE: Final = ("08", "57P", "57014", "25P03", "25P04")
 _UNDEFINED: Final = ("3F000", "42P01", "42883")
 
 

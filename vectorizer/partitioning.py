@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vectorizer.identifiers import from_pg_time
+from vectorizer.naming import fitted
 
 __all__ = ["Partition", "partition_of"]
 
-_MAX_NAME_BYTES = 63
 _WHOLE_DAY = timedelta(days=1)
 # Ranges are counted from Monday, 2000-01-03: weekly partitions then begin on Mondays.
 _ORIGIN_MICROSECONDS = 2 * 86_400_000_000
@@ -25,9 +25,7 @@ class Partition:
     def name(self, parent: str) -> str:
         """Return the partition's table name, `<parent>_<start>`, within 63 bytes."""
         form = "%Y%m%d" if (self.end - self.start) % _WHOLE_DAY == timedelta(0) else "%Y%m%d_%H%M"
-        suffix = f"_{self.start.strftime(form)}"
-        room = _MAX_NAME_BYTES - len(suffix)
-        return parent.encode()[:room].decode(errors="ignore") + suffix
+        return fitted(parent, f"_{self.start.strftime(form)}")
 
 
 def partition_of(time: int, interval: timedelta) -> Partition:

@@ -86,7 +86,7 @@ def _checked(record: Record, dimensions: int, *, timed: bool, uuids: bool) -> Ch
         checked_id,
         _time(checked_id) if timed and isinstance(checked_id, UUID) else None,
         _json(metadata),
-        contents,
+        _text(contents),
         pack_vectors(as_matrix([embedding], 1, dimensions))[0],
     )
 
@@ -107,7 +107,22 @@ def _time(identifier: UUID) -> int:
 def _json(metadata: Mapping[str, Any] | str | None) -> bytes | None:
     if metadata is None:
         return None
-    return (metadata if isinstance(metadata, str) else json.dumps(metadata)).encode()
+    value = json.loads(metadata) if isinstance(metadata, str) else metadata
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata cannot be written as JSON: {error}") from error
+    if "\\u0000" in text:
+        raise ValueError("metadata holds a zero byte, which PostgreSQL cannot store")
+    return text.encode()
+
+
+def _text(contents: Any) -> str | None:
+    if contents is not None and not isinstance(contents, str):
+        raise ValueError(f"contents must be text or None, not {type(contents).__name__}")
+    if contents is not None and "\0" in contents:
+        raise ValueError("contents hold a zero byte, which PostgreSQL cannot store")
+    return contents
 
 
 _NULL = b"\xff\xff\xff\xff"

@@ -17,7 +17,7 @@ from vectorizer.queries import query
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-__all__ = ["Statements", "compose", "compose_query", "relation"]
+__all__ = ["Statements", "compose", "compose_query", "relation", "without_placeholders"]
 
 
 def compose(text: str, *parts: sql.Composable, **names: sql.Composable) -> sql.Composed:
@@ -48,13 +48,18 @@ class Statements:
     """
 
     def __init__(self, schema: str, installation: Installation) -> None:
-        self._names = _placeholders(schema, installation)
+        self._bare_names = _placeholders(schema, installation)
+        self._names = {name: without_placeholders(part) for name, part in self._bare_names.items()}
         self._composed: dict[str, sql.Composed] = {}
 
     def __getitem__(self, name: str) -> sql.Composed:
         if name not in self._composed:
             self._composed[name] = compose(query(name), **self._names)
         return self._composed[name]
+
+    def bare(self, name: str) -> sql.Composed:
+        """Return a statement that is run without parameters, where a percent sign means itself."""
+        return compose(query(name), **self._bare_names)
 
     def after_cursor(self, name: str, *, started: bool) -> sql.Composed:
         """Return a claim that goes on after a cursor, or begins where there is none yet."""
@@ -140,6 +145,11 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
     return names
 
 
+def without_placeholders(part: sql.Composable) -> sql.Composable:
+    """Return a part for a statement that has parameters: a percent sign in it means itself."""
+    return sql.SQL(part.as_string(None).replace("%", "%%"))
+
+
 def _source_expressions(installation: Installation) -> dict[str, sql.Composable]:
     definition = installation.definition
     # Columns by the names they have now; what the definition calls them stays in the metadata.
@@ -195,7 +205,7 @@ def _visible(definition: Definition, current: Mapping[str, str]) -> sql.Composab
 
 def _predicate(where: str) -> sql.SQL:
     # SQL by whoever installed the vectorizer, checked by PostgreSQL at that time.
-    return _trusted(where.replace("%", "%%"))
+    return _trusted(where)
 
 
 def _joined(

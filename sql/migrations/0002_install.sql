@@ -611,7 +611,7 @@ language plpgsql as $$
 begin
   perform from {schema}.lease l where l.vectorizer = v.id order by l.token for update;
   delete from {schema}.lease l where l.vectorizer = v.id;
-  execute format('update %I.%I set lease = null, available_at = clock_timestamp() where lease is not null',
+  execute format('update %I.%I set lease = null, dead = false, available_at = clock_timestamp() where lease is not null',
     {schema_name}, v.row_table);
 end $$;
 

@@ -7,7 +7,7 @@ declare
   estimate bigint;
   counted bigint;
 begin
-  select sum(c.reltuples) into estimate from pg_class c
+  select coalesce(sum(c.reltuples), 0) into estimate from pg_class c
   where c.relkind = 'r' and (c.oid = relation or c.oid in (select relid from pg_partition_tree(relation)));
   if estimate < 100000 then
     execute format('select count(*) from (select from %s limit 1000000) as some_rows', relation) into counted;

@@ -10,7 +10,7 @@ with cursor as materialized (
   insert into {row} as r ({names}, lease)
   select {names}, %(token)s from next order by {names}
   on conflict ({names}) do update set lease = excluded.lease, available_at = null
-    where r.lease is null and not r.dead and %(resync)s
+    where r.lease is null and %(resync)s
   returning {r_names}
 ), seen as (
   select count(*) as rows, (select {key_object} from next order by {names_desc} limit 1) as last from next

@@ -1,6 +1,6 @@
 -- A callback failed, and nobody knows for which of its rows: they come back in smaller batches.
 update {row} r
-set lease = null, losses = r.losses + 1, error = left(%(error)s, 2000),
+set lease = null, dead = false, losses = r.losses + 1, error = left(%(error)s, 2000),
     available_at = clock_timestamp() + make_interval(secs => %(delay_seconds)s * (0.5 + random()))
 from (
   select * from rows from (

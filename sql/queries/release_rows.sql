@@ -1,6 +1,7 @@
--- Given back untouched: the cause lay outside the data, so no attempt is counted.
+-- Given back untouched: the cause lay outside the data, so no attempt is counted. A dead
+-- letter in a lease was edited: it is alive until it fails again.
 update {row} r
-set lease = null, available_at = clock_timestamp() + make_interval(secs => %(delay_seconds)s)
+set lease = null, dead = false, available_at = clock_timestamp() + make_interval(secs => %(delay_seconds)s)
 from (
   select * from rows from (
     jsonb_to_recordset((select keys from {schema}.lease where token = %(token)s)) as ({record}))

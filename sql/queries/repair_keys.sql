@@ -4,7 +4,8 @@ with wanted as (
 ), marked as (
   insert into {row} as r ({names}, chunks)
   select {names}, -1 from wanted order by {names}
-  on conflict ({names}) do update set source_hash = null, chunks = -1 where r.lease is null and not r.dead
+  on conflict ({names}) do update set source_hash = null, chunks = -1, lease = null
+    where not r.dead and not exists (select from {schema}.lease h where h.token = r.lease)
   returning {r_names}
 )
 insert into {log} ({names}) select {names} from marked

@@ -27,7 +27,9 @@ with cursor as materialized (
       when d.first_time <> l.time or d.last_time <> l.time or not d.timed then 'wrong_partition'
     end as defect,
     coalesce(l.dead, false) as dead,
-    l.lease is not null or l.available_at is not null
+    -- A lease that nobody has any more holds the row back for ever.
+    exists (select from {schema}.lease h where h.token = l.lease)
+      or (l.lease is null and l.available_at is not null)
       or (l.source_hash is null and d.chunks is null and b.running)
       or (s.source_hash is null and b.sweeping) as pending
   from source_rows s

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGQUIT
 
 import psycopg
 
 from vectorizer import embedded
 from vectorizer.testing.pytest_plugin import database, template
 
-__all__ = ["own_server"]
+__all__ = ["crash", "own_database", "own_server"]
+
+
+def crash(folder: Path) -> None:
+    """Kill a server and all its backends, as `pg_ctl stop -m immediate` does."""
+    data = folder / "data"
+    os.kill(int((data / "postmaster.pid").read_text().split()[0]), SIGQUIT)
+    # Only when its files are gone may another one start.
+    while (data / "postmaster.pid").exists() or list(data.glob(".s.PGSQL.*.lock")):
+        time.sleep(0.01)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from vectorizer._async.database import AsyncDatabase
@@ -10,15 +11,13 @@ from vectorizer._async.queue import AsyncQueue
 from vectorizer.batch import Batch, LoadedRow
 from vectorizer.concurrency import AsyncHeartbeat, call_async
 from vectorizer.definition import Installation
-from vectorizer.errors import LeaseLost
+from vectorizer.errors import DatabaseError, LeaseLost
 from vectorizer.rows import Row, row_class
 from vectorizer.statements import Statements
 
 __all__ = ["AsyncCallbackWorker", "EmbedAndWrite"]
 
 EmbedAndWrite: TypeAlias = Callable[[Sequence[Row], Any], Awaitable[None] | None]
-# Columns of load_source_rows before the key: number, source_hash.
-_LEADING = 2
 
 
 class AsyncCallbackWorker:
@@ -48,7 +47,9 @@ class AsyncCallbackWorker:
             ):
                 await call_async(callback, instances, argument)
         except Exception as error:
-            await self._queue.fail_batch(batch, f"{type(error).__name__}: {error}")
+            # Without the lease or the database the batch comes back by itself.
+            with suppress(LeaseLost, DatabaseError):
+                await self._queue.fail_batch(batch, f"{type(error).__name__}: {error}")
             raise
         await self._finish(batch, loaded)
         return batch.size
@@ -64,13 +65,14 @@ class AsyncCallbackWorker:
             raise LeaseLost(
                 f"the lease of a batch of {batch.size} rows was lost before it was read"
             )
-        first = _LEADING + self._key_length
+        # Number, key, hash, and then the source's columns.
+        first = 1 + self._key_length + 1
         kind = row_class(names[first:])
-        loaded = [_loaded(record) for record in records]
+        loaded = [_loaded(record[0], record[first - 1]) for record in records]
         return loaded, [kind((self._locked_id(record), *record[first:])) for record in records]
 
     def _locked_id(self, record: tuple[Any, ...]) -> Any:
-        key = record[_LEADING : _LEADING + self._key_length]
+        key = record[1 : 1 + self._key_length]
         return key[0] if self._key_length == 1 else key
 
     async def _finish(self, batch: Batch, rows: Sequence[LoadedRow]) -> None:
@@ -85,8 +87,7 @@ class AsyncCallbackWorker:
             )
 
 
-def _loaded(record: Sequence[Any]) -> LoadedRow:
-    number, source_hash, *_ = record
+def _loaded(number: int, source_hash: bytes | None) -> LoadedRow:
     return LoadedRow(
         number=number,
         key=(),

@@ -16,10 +16,17 @@ from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.partitions import AsyncPartitions
 from vectorizer.definition import Relation
 from vectorizer.errors import ConfigurationError, ExtensionMissing
+from vectorizer.naming import fitted
 from vectorizer.packing import pack_rows
-from vectorizer.records import CollectionResult, Record, checked_records, record_fields
+from vectorizer.records import (
+    CheckedRecord,
+    CollectionResult,
+    Record,
+    checked_records,
+    record_fields,
+)
 from vectorizer.search import Filter, checked_filter, checked_limit
-from vectorizer.statements import compose, compose_query, relation
+from vectorizer.statements import compose, compose_query, relation, without_placeholders
 from vectorizer.vectors import as_matrix
 
 if TYPE_CHECKING:
@@ -72,6 +79,8 @@ class AsyncCollection:
             if time_partition_interval is not None
             else None
         )
+        # For statements with parameters.
+        self._table_name = without_placeholders(relation(self._table))
         self._vector_schema: sql.Identifier | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,7 +120,7 @@ class AsyncCollection:
             await connection.execute(
                 compose_query(
                     "create_collection_index",
-                    index=sql.Identifier(f"{self._table.name[:47]}_meta_idx"),
+                    index=sql.Identifier(fitted(self._table.name, "_meta_idx")),
                     table=relation(self._table),
                 )
             )
@@ -143,14 +152,17 @@ class AsyncCollection:
         )
         if not checked:
             return
-        if self._partitions is not None:
-            await self._partitions.ensure(
-                record.time for record in checked if record.time is not None
-            )
-        data = pack_rows(record_fields(record) for record in checked)
+        if self._partitions is None:
+            await self._write(checked)
+        else:
+            times = [record.time for record in checked if record.time is not None]
+            await self._partitions.write(times, lambda: self._write(checked))
+
+    async def _write(self, records: Sequence[CheckedRecord]) -> None:
+        data = pack_rows(record_fields(record) for record in records)
         async with self._database.transaction() as connection:
             # For batches DELETE and COPY are quicker than any upsert.
-            await self._delete_ids(connection, [record.id for record in checked])
+            await self._delete_ids(connection, [record.id for record in records])
             copy_records = compose_query(
                 "copy_records",
                 table=relation(self._table),
@@ -163,7 +175,7 @@ class AsyncCollection:
         self, connection: psycopg.AsyncConnection[Any], ids: Sequence[Any]
     ) -> None:
         await connection.execute(
-            compose_query("delete_records", table=relation(self._table), id_type=self._id_sql),
+            compose_query("delete_records", table=self._table_name, id_type=self._id_sql),
             {"ids": list(ids)},
         )
 
@@ -180,7 +192,7 @@ class AsyncCollection:
             )
         async with self._database.transaction() as connection:
             await connection.execute(
-                compose_query("delete_by_metadata", table=relation(self._table)),
+                compose_query("delete_by_metadata", table=self._table_name),
                 {"filter": [Jsonb(alternative) for alternative in alternatives]},
             )
 
@@ -212,7 +224,7 @@ class AsyncCollection:
                     "search_collection",
                     vectors=vectors,
                     distance=sql.SQL("null::float8") if query_embedding is None else distance,
-                    table=relation(self._table),
+                    table=self._table_name,
                     order=sql.SQL("" if query_embedding is None else "order by distance"),
                 ),
                 parameters,

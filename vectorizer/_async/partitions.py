@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 
 import psycopg
@@ -17,6 +17,7 @@ from vectorizer.statements import compose_query, relation
 
 __all__ = ["AsyncPartitions"]
 
+_NO_PARTITION = "23514"  # check violation
 _RETRYABLE = ("55P03", "40P01")  # lock not available, deadlock
 
 
@@ -29,9 +30,21 @@ class AsyncPartitions:
         self._interval = interval
         self._known: set[Partition] = set()
 
-    def forget(self) -> None:
-        """Look partitions up again: somebody may have dropped one."""
-        self._known.clear()
+    async def write(self, times: Sequence[int], write: Callable[[], Awaitable[None]]) -> None:
+        """Call `write` when the partitions for these times are there.
+
+        Times are in microseconds since 2000-01-01. If `write` finds no partition all the same,
+        somebody has dropped one that we knew: it is made, and `write` called again.
+        """
+        await self.ensure(times)
+        try:
+            await write()
+        except DatabaseError as error:
+            if getattr(error.__cause__, "sqlstate", None) != _NO_PARTITION:
+                raise
+            self._known.clear()
+            await self.ensure(times)
+            await write()
 
     async def ensure(self, times: Iterable[int]) -> None:
         """Make the partitions for these times (microseconds since 2000-01-01) where missing."""

@@ -15,7 +15,7 @@ from vectorizer._async.queue import AsyncQueue
 from vectorizer.batch import Batch, Done, Failed, Gone, LoadedRow, Outcome, Unchanged
 from vectorizer.definition import Installation
 from vectorizer.diff import KeptChunk, StoredChunk
-from vectorizer.errors import DatabaseError, LeaseLost
+from vectorizer.errors import LeaseLost
 from vectorizer.identifiers import from_pg_time
 from vectorizer.packing import field, int_field, jsonb_field, pack_rows, time_field
 from vectorizer.statements import Statements
@@ -23,7 +23,6 @@ from vectorizer.statements import Statements
 __all__ = ["AsyncStore"]
 
 _TIME = struct.Struct(">q")
-_NO_PARTITION = "23514"
 
 
 class AsyncStore:
@@ -90,24 +89,15 @@ class AsyncStore:
 
         Raises LeaseLost, and writes nothing, if the batch is not ours any more.
         """
-        try:
-            await self._ensure_partitions(outcomes)
+        if self._partitions is None:
             await self._finish(batch, outcomes)
-        except DatabaseError as error:
-            if getattr(error.__cause__, "sqlstate", None) != _NO_PARTITION or not self._partitions:
-                raise
-            # A partition we knew was dropped meanwhile.
-            self._partitions.forget()
-            await self._ensure_partitions(outcomes)
-            await self._finish(batch, outcomes)
-
-    async def _ensure_partitions(self, outcomes: Sequence[Outcome]) -> None:
-        if self._partitions is not None:
-            await self._partitions.ensure(
+        else:
+            times = [
                 outcome.time
                 for outcome in outcomes
                 if isinstance(outcome, Done) and outcome.time is not None and outcome.chunks
-            )
+            ]
+            await self._partitions.write(times, lambda: self._finish(batch, outcomes))
 
     async def _finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         written = [outcome for outcome in outcomes if isinstance(outcome, (Done, Gone))]
@@ -165,7 +155,7 @@ class AsyncStore:
 
     async def _copy(self, connection: psycopg.AsyncConnection[Any], new: Sequence[Done]) -> None:
         data = pack_rows(fields for outcome in new for fields in _copy_rows(outcome))
-        async with connection.cursor().copy(self._statements["copy_chunks"]) as copy:
+        async with connection.cursor().copy(self._statements.bare("copy_chunks")) as copy:
             await copy.write(data)
 
 

@@ -116,7 +116,7 @@ class AsyncVectorizer:
             }
         )
         self._set(
-            AsyncDatabase(url, schema=schema),
+            AsyncDatabase(url, schema=schema, silence_seconds=lease_seconds),
             name or default_name(schema_name, table_name),
             embedder,
             batch_size=batch_size,
@@ -162,7 +162,7 @@ class AsyncVectorizer:
         The embedder is made from the configuration in the registry unless one is given.
         Raises NotInstalled, or ConfigurationError if the embedder cannot be made.
         """
-        database = AsyncDatabase(url, schema=schema)
+        database = AsyncDatabase(url, schema=schema, silence_seconds=lease_seconds)
         try:
             found = AsyncSchema(database)
             await found.check()
@@ -321,6 +321,9 @@ class AsyncVectorizer:
     async def _process(self) -> Counts | None:
         try:
             return await self._process_once()
+        except VectorizerPaused:
+            self._worker = None  # it may be resumed by the next time
+            raise
         except DatabaseError as error:
             if not is_drift(error):
                 raise

@@ -17,10 +17,17 @@ from vectorizer._sync.database import Database
 from vectorizer._sync.partitions import Partitions
 from vectorizer.definition import Relation
 from vectorizer.errors import ConfigurationError, ExtensionMissing
+from vectorizer.naming import fitted
 from vectorizer.packing import pack_rows
-from vectorizer.records import CollectionResult, Record, checked_records, record_fields
+from vectorizer.records import (
+    CheckedRecord,
+    CollectionResult,
+    Record,
+    checked_records,
+    record_fields,
+)
 from vectorizer.search import Filter, checked_filter, checked_limit
-from vectorizer.statements import compose, compose_query, relation
+from vectorizer.statements import compose, compose_query, relation, without_placeholders
 from vectorizer.vectors import as_matrix
 
 if TYPE_CHECKING:
@@ -73,6 +80,8 @@ class Collection:
             if time_partition_interval is not None
             else None
         )
+        # For statements with parameters.
+        self._table_name = without_placeholders(relation(self._table))
         self._vector_schema: sql.Identifier | None = None
 
     def __enter__(self) -> Self:
@@ -112,7 +121,7 @@ class Collection:
             connection.execute(
                 compose_query(
                     "create_collection_index",
-                    index=sql.Identifier(f"{self._table.name[:47]}_meta_idx"),
+                    index=sql.Identifier(fitted(self._table.name, "_meta_idx")),
                     table=relation(self._table),
                 )
             )
@@ -144,12 +153,17 @@ class Collection:
         )
         if not checked:
             return
-        if self._partitions is not None:
-            self._partitions.ensure(record.time for record in checked if record.time is not None)
-        data = pack_rows(record_fields(record) for record in checked)
+        if self._partitions is None:
+            self._write(checked)
+        else:
+            times = [record.time for record in checked if record.time is not None]
+            self._partitions.write(times, lambda: self._write(checked))
+
+    def _write(self, records: Sequence[CheckedRecord]) -> None:
+        data = pack_rows(record_fields(record) for record in records)
         with self._database.transaction() as connection:
             # For batches DELETE and COPY are quicker than any upsert.
-            self._delete_ids(connection, [record.id for record in checked])
+            self._delete_ids(connection, [record.id for record in records])
             copy_records = compose_query(
                 "copy_records",
                 table=relation(self._table),
@@ -160,7 +174,7 @@ class Collection:
 
     def _delete_ids(self, connection: psycopg.Connection[Any], ids: Sequence[Any]) -> None:
         connection.execute(
-            compose_query("delete_records", table=relation(self._table), id_type=self._id_sql),
+            compose_query("delete_records", table=self._table_name, id_type=self._id_sql),
             {"ids": list(ids)},
         )
 
@@ -177,7 +191,7 @@ class Collection:
             )
         with self._database.transaction() as connection:
             connection.execute(
-                compose_query("delete_by_metadata", table=relation(self._table)),
+                compose_query("delete_by_metadata", table=self._table_name),
                 {"filter": [Jsonb(alternative) for alternative in alternatives]},
             )
 
@@ -209,7 +223,7 @@ class Collection:
                     "search_collection",
                     vectors=vectors,
                     distance=sql.SQL("null::float8") if query_embedding is None else distance,
-                    table=relation(self._table),
+                    table=self._table_name,
                     order=sql.SQL("" if query_embedding is None else "order by distance"),
                 ),
                 parameters,

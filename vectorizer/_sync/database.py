@@ -9,11 +9,14 @@ from types import TracebackType
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
 from typing_extensions import Self
 
 from vectorizer.database_errors import translated, unreachable
+from vectorizer.statements import compose
 
 __all__ = ["Database"]
 
@@ -31,9 +34,13 @@ set local intervalstyle = 'postgres';
 set local extra_float_digits = 1;
 set local bytea_output = 'hex';
 set local jit = off;
-set local idle_in_transaction_session_timeout = 0;
 """
-_WORKER_PLANS: Final = """
+# A worker's transaction waits for nothing but the database (I5). When its network or its process
+# stops in the middle, its locks would stop the others until the server's TCP keepalive finds out,
+# two hours later by default: no other worker could reap the lease or claim those keys.
+_WORKER: Final = """
+set local idle_in_transaction_session_timeout = {silence};
+set local statement_timeout = {statement};
 set local enable_hashjoin = off;
 set local enable_mergejoin = off;
 set local enable_seqscan = off;
@@ -41,11 +48,24 @@ set local enable_bitmapscan = off;
 """
 
 
+# A peer that vanished without a word is noticed within half a minute; the URL may say otherwise.
+_NETWORK: Final = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+_OURS: Final = {"autocommit": True, "application_name": "vectorizer"}
+# COPY waits for the client inside a statement; honest statements take much less than that.
+_STATEMENT_FACTOR: Final = 5
+
+
 class Database:
     """A pool of connections to one database, opened at first use.
 
     url: libpq connection string or URL; max_connections: most connections held at once;
     connect_timeout: seconds to wait for a connection; schema: where our own objects live.
+    silence_seconds: how long a worker's transaction may hear nothing from its client.
 
     Methods raise DatabaseUnavailable if the server cannot be reached or the connection is
     lost, another DatabaseError or ConfigurationError for what the server refuses.
@@ -58,11 +78,18 @@ class Database:
         schema: str = "vectorizer",
         max_connections: int = 4,
         connect_timeout: float = 10.0,
+        silence_seconds: float = 30.0,
     ) -> None:
         self.url = url
         self.schema = schema
         self._max_connections = max_connections
         self._connect_timeout = connect_timeout
+        milliseconds = max(1000, round(silence_seconds * 1000))
+        self._begin_worker = compose(
+            _BEGIN + _WORKER,
+            silence=sql.Literal(milliseconds),
+            statement=sql.Literal(milliseconds * _STATEMENT_FACTOR),
+        )
         self._pool: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
 
     def __enter__(self) -> Self:
@@ -83,12 +110,12 @@ class Database:
             return
         self._probe()
         pool: ConnectionPool[psycopg.Connection[TupleRow]] = ConnectionPool(
-            self.url,
+            "",
             min_size=0,
             max_size=self._max_connections,
             timeout=self._connect_timeout,
             max_idle=30,
-            kwargs={"autocommit": True, "application_name": "vectorizer"},
+            kwargs={**_NETWORK, **conninfo_to_dict(self.url), **_OURS},
             open=False,
             check=ConnectionPool.check_connection,
         )
@@ -118,7 +145,7 @@ class Database:
 
         pinned_plans: keep the statements of the queue on their indexes.
         """
-        begin = _BEGIN + _WORKER_PLANS if pinned_plans else _BEGIN
+        begin = self._begin_worker if pinned_plans else sql.SQL(_BEGIN)
         with self.connection() as connection:
             # One round trip; several statements at once cannot be prepared.
             connection.execute(begin, prepare=False)

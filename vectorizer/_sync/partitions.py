@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 
 import psycopg
@@ -18,6 +18,7 @@ from vectorizer.statements import compose_query, relation
 
 __all__ = ["Partitions"]
 
+_NO_PARTITION = "23514"  # check violation
 _RETRYABLE = ("55P03", "40P01")  # lock not available, deadlock
 
 
@@ -30,9 +31,21 @@ class Partitions:
         self._interval = interval
         self._known: set[Partition] = set()
 
-    def forget(self) -> None:
-        """Look partitions up again: somebody may have dropped one."""
-        self._known.clear()
+    def write(self, times: Sequence[int], write: Callable[[], None]) -> None:
+        """Call `write` when the partitions for these times are there.
+
+        Times are in microseconds since 2000-01-01. If `write` finds no partition all the same,
+        somebody has dropped one that we knew: it is made, and `write` called again.
+        """
+        self.ensure(times)
+        try:
+            write()
+        except DatabaseError as error:
+            if getattr(error.__cause__, "sqlstate", None) != _NO_PARTITION:
+                raise
+            self._known.clear()
+            self.ensure(times)
+            write()
 
     def ensure(self, times: Iterable[int]) -> None:
         """Make the partitions for these times (microseconds since 2000-01-01) where missing."""

@@ -16,7 +16,7 @@ from vectorizer._sync.queue import Queue
 from vectorizer.batch import Batch, Done, Failed, Gone, LoadedRow, Outcome, Unchanged
 from vectorizer.definition import Installation
 from vectorizer.diff import KeptChunk, StoredChunk
-from vectorizer.errors import DatabaseError, LeaseLost
+from vectorizer.errors import LeaseLost
 from vectorizer.identifiers import from_pg_time
 from vectorizer.packing import field, int_field, jsonb_field, pack_rows, time_field
 from vectorizer.statements import Statements
@@ -24,7 +24,6 @@ from vectorizer.statements import Statements
 __all__ = ["Store"]
 
 _TIME = struct.Struct(">q")
-_NO_PARTITION = "23514"
 
 
 class Store:
@@ -89,24 +88,15 @@ class Store:
 
         Raises LeaseLost, and writes nothing, if the batch is not ours any more.
         """
-        try:
-            self._ensure_partitions(outcomes)
+        if self._partitions is None:
             self._finish(batch, outcomes)
-        except DatabaseError as error:
-            if getattr(error.__cause__, "sqlstate", None) != _NO_PARTITION or not self._partitions:
-                raise
-            # A partition we knew was dropped meanwhile.
-            self._partitions.forget()
-            self._ensure_partitions(outcomes)
-            self._finish(batch, outcomes)
-
-    def _ensure_partitions(self, outcomes: Sequence[Outcome]) -> None:
-        if self._partitions is not None:
-            self._partitions.ensure(
+        else:
+            times = [
                 outcome.time
                 for outcome in outcomes
                 if isinstance(outcome, Done) and outcome.time is not None and outcome.chunks
-            )
+            ]
+            self._partitions.write(times, lambda: self._finish(batch, outcomes))
 
     def _finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         written = [outcome for outcome in outcomes if isinstance(outcome, (Done, Gone))]
@@ -162,7 +152,7 @@ class Store:
 
     def _copy(self, connection: psycopg.Connection[Any], new: Sequence[Done]) -> None:
         data = pack_rows(fields for outcome in new for fields in _copy_rows(outcome))
-        with connection.cursor().copy(self._statements["copy_chunks"]) as copy:
+        with connection.cursor().copy(self._statements.bare("copy_chunks")) as copy:
             copy.write(data)
 
 

@@ -117,7 +117,7 @@ class Vectorizer:
             }
         )
         self._set(
-            Database(url, schema=schema),
+            Database(url, schema=schema, silence_seconds=lease_seconds),
             name or default_name(schema_name, table_name),
             embedder,
             batch_size=batch_size,
@@ -163,7 +163,7 @@ class Vectorizer:
         The embedder is made from the configuration in the registry unless one is given.
         Raises NotInstalled, or ConfigurationError if the embedder cannot be made.
         """
-        database = Database(url, schema=schema)
+        database = Database(url, schema=schema, silence_seconds=lease_seconds)
         try:
             found = Schema(database)
             found.check()
@@ -322,6 +322,9 @@ class Vectorizer:
     def _process(self) -> Counts | None:
         try:
             return self._process_once()
+        except VectorizerPaused:
+            self._worker = None  # it may be resumed by the next time
+            raise
         except DatabaseError as error:
             if not is_drift(error):
                 raise

@@ -33,8 +33,9 @@ _OURS: Final[dict[str, type[VectorizerError]]] = {
     "VZ006": SyncFailed,
     "VZ007": SyncTimeout,
 }
-# Connection exceptions; shutdown, crash, cannot connect now; timeouts of a silent client.
-_GONE: Final = ("08", "57P", "57014", "25P03", "25P04")
+# Connection exceptions; disk, memory or connections used up; shutdown, crash, cannot connect
+# now; timeouts of a silent client.
+_GONE: Final = ("08", "53", "57P", "57014", "25P03", "25P04")
 _UNDEFINED: Final = ("3F000", "42P01", "42883")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,16 +37,16 @@ class Verification:
         """Whether there is no defect; what is pending or dead is not one."""
         return not self.defects
 
-    def add(self, findings: Iterable[Mapping[str, JSON]]) -> list[JSON]:
-        """Count findings of a range; return the keys that are defects."""
-        defective = []
+    def add(self, findings: Iterable[Mapping[str, JSON]]) -> list[str]:
+        """Count findings of a range; return the keys that are defects, as JSON text."""
+        defective: list[str] = []
         for finding in findings:
             if finding["verdict"] == "defect":
                 defective.append(finding["key"])
                 self.defects[finding["defect"]] += 1
                 samples = self.samples.setdefault(finding["defect"], [])
                 if len(samples) < _SAMPLES:
-                    samples.append(finding["key"])
+                    samples.append(json.loads(finding["key"]))
             elif finding["verdict"] == "dead":
                 self.dead += 1
             else:

@@ -4,6 +4,8 @@ create table {schema}.vectorizer (
   id integer generated always as identity primary key,
   name text not null unique check (name <> ''),
   source regclass not null,
+  -- The source's oid when its columns were numbered: a restored dump has another, and other numbers.
+  numbered_for oid not null,
   -- One object a key column: column (its name in the source when it was attached), number (its attnum,
   -- which a rename does not change), name (its name in our tables), type (with COLLATE where the column
   -- has one), send (the type's binary output function), equals (its equality, schema-qualified).

@@ -303,11 +303,12 @@ language sql immutable as $$
 $$;
 
 -- When an update counts as a change: when the binary image of a tracked column differs. (IS DISTINCT
--- FROM fails on json and misses 1.0 -> 1.00.)
+-- FROM fails on json and misses 1.0 -> 1.00. As a function, not as the operator *<>: PostgreSQL writes
+-- the condition back without the casts to record, and pg_restore and pg_upgrade then fail to read it.)
 create function {schema}.change_condition(source regclass, columns jsonb) returns text
 language sql stable as $$
   select case when columns is null then '(old.* operator(pg_catalog.*<>) new.*)' else (
-    select format('(row(%s)::pg_catalog.record operator(pg_catalog.*<>) row(%s)::pg_catalog.record)',
+    select format('(pg_catalog.record_image_ne(row(%s), row(%s)))',
       string_agg('old.' || quote_ident(a.attname), ', ' order by a.attnum),
       string_agg('new.' || quote_ident(a.attname), ', ' order by a.attnum))
     from pg_attribute a
@@ -525,7 +526,8 @@ begin
   old_key := v.key;
   v.columns := {schema}.renumbered(v);
   v.key := {schema}.rekeyed(v);
-  update {schema}.vectorizer set key = v.key, columns = v.columns where id = v.id;
+  v.numbered_for := v.source;
+  update {schema}.vectorizer set key = v.key, columns = v.columns, numbered_for = v.source where id = v.id;
   perform {schema}.create_queue(v);
   perform {schema}.retype(v, old_key);
   perform {schema}.fence(v);
@@ -548,8 +550,9 @@ begin
   from jsonb_each_text(v.columns) as e(name, number)
   left join lateral (
     select attnum from pg_attribute
-    where attrelid = v.source and not attisdropped and (attnum = e.number::int2 or attname = e.name)
-    order by attnum = e.number::int2 desc limit 1) a on true;
+    where attrelid = v.source and not attisdropped
+      and (attnum = e.number::int2 and v.numbered_for = v.source or attname = e.name)
+    order by attname <> e.name desc limit 1) a on true;
   if missing is not null then
     perform {schema}.fail('VZ001', format('column %I of table %s, which vectorizer %I uses, was dropped', missing, v.source, v.name),
       format('uninstall vectorizer %I and install it without that column', v.name));
@@ -565,7 +568,7 @@ declare
   columns text[] := array(
     select a.attname from jsonb_array_elements(v.key) with ordinality as e(k, n)
     join pg_attribute a on a.attrelid = v.source and not a.attisdropped
-      and (a.attnum = (k ->> 'number')::int2 or a.attname = k ->> 'column') order by n);
+      and (a.attnum = (k ->> 'number')::int2 and v.numbered_for = v.source or a.attname = k ->> 'column') order by n);
   found jsonb := {schema}.source_key(v.source, columns);
 begin
   if jsonb_array_length(coalesce(found, '[]')) <> jsonb_array_length(v.key) then
@@ -577,7 +580,7 @@ begin
     from jsonb_array_elements(v.key) with ordinality as e(o, n)
     join jsonb_array_elements(found) as f(k) on true
     join pg_attribute a on a.attrelid = v.source and a.attname = k ->> 'column'
-    where a.attnum = (o ->> 'number')::int2 or k ->> 'column' = o ->> 'column');
+    where a.attnum = (o ->> 'number')::int2 and v.numbered_for = v.source or k ->> 'column' = o ->> 'column');
 end $$;
 
 -- A key column of another type than before: our tables follow.
@@ -655,8 +658,8 @@ begin
     if wanted ? 'chunk_column' then
       targets := {schema}.create_destination(install.name, key, wanted);
     end if;
-    insert into {schema}.vectorizer (name, source, key, definition, columns, log_table, row_table, destination, storage)
-    values (install.name, install.source, key, wanted, {schema}.column_numbers(install.source, key, wanted),
+    insert into {schema}.vectorizer (name, source, numbered_for, key, definition, columns, log_table, row_table, destination, storage)
+    values (install.name, install.source, install.source, key, wanted, {schema}.column_numbers(install.source, key, wanted),
             {schema}.object_name(install.name, '_log'), {schema}.object_name(install.name, '_row'), targets[1], targets[2])
     returning * into v;
     insert into {schema}.progress (vectorizer, backfill_total) values (v.id, {schema}.planned_rows(v.source));

@@ -2,9 +2,11 @@ select v.id, v.name, v.definition,
        -- Names as they are now: the source's columns may have been renamed.
        (select jsonb_agg(k || jsonb_build_object('current', a.attname) order by n)
         from jsonb_array_elements(v.key) with ordinality as e(k, n)
-        join pg_attribute a on a.attrelid = v.source and a.attnum = (k ->> 'number')::int2 and not a.attisdropped) as key,
+        join pg_attribute a on a.attrelid = v.source and not a.attisdropped
+          and case when v.numbered_for = v.source then a.attnum = (k ->> 'number')::int2 else a.attname = k ->> 'column' end) as key,
        (select jsonb_object_agg(e.name, a.attname) from jsonb_each_text(v.columns) as e(name, number)
-        left join pg_attribute a on a.attrelid = v.source and a.attnum = e.number::int2 and not a.attisdropped) as columns,
+        left join pg_attribute a on a.attrelid = v.source and not a.attisdropped
+          and case when v.numbered_for = v.source then a.attnum = e.number::int2 else a.attname = e.name end) as columns,
        v.log_table, v.row_table, v.paused_at, v.paused_reason,
        s.relname as source_name, sn.nspname as source_schema,
        d.relname as destination_name, dn.nspname as destination_schema,

@@ -1,6 +1,6 @@
 -- Queue keys for repair: with chunks = -1 the worker looks for their chunks everywhere. Dead letters stay.
 with wanted as (
-  select k.* from jsonb_to_recordset(%(keys)s::jsonb) as k({record})
+  select k.* from unnest(%(keys)s::jsonb[]) as u(key), jsonb_to_record(u.key) as k({record})
 ), marked as (
   insert into {row} as r ({names}, chunks)
   select {names}, -1 from wanted order by {names}

@@ -37,7 +37,7 @@ with cursor as materialized (
   full join chunks d using ({names})
   cross join backfill b
 )
-select case when j.defect is not null then {j_key_object} end as key, j.defect,
+select case when j.defect is not null then {j_key_object}::text end as key, j.defect,
        case when j.dead then 'dead'
             when j.pending or exists (select from {log} l where {l_matches_j})
               or exists (select from {log} l where l.kind = 't') then 'pending'

@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from vectorizer._async.database import AsyncDatabase
 from vectorizer.batch import Batch, Failed, LoadedRow
@@ -214,7 +213,7 @@ class AsyncQueue:
                         "vectorizer": self._vectorizer,
                         "token": claim.token,
                         "rows": claim.wanted,
-                        "cursor": Jsonb(cursor or {}),
+                        "cursor": cursor or "{}",
                         "resync": progress["backfill_resync"],
                     },
                 )

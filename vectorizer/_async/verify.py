@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from vectorizer._async.database import AsyncDatabase
 from vectorizer.definition import Installation
 from vectorizer.statements import Statements
-from vectorizer.types import JSON
 from vectorizer.verification import Verification
 
 __all__ = ["AsyncVerifier"]
@@ -33,7 +31,7 @@ class AsyncVerifier:
     async def verify(self, *, repair: bool, rows: int) -> Verification:
         """Compare all keys, `rows` of a table at a time; queue defective ones if asked to."""
         found = Verification(unknown=_NOTHING_EMBEDDED_KNOWN if self._callback else None)
-        cursor: JSON = None
+        cursor: str | None = None
         while True:
             last = await self._end(cursor, rows)
             findings = await self._range(cursor, last)
@@ -46,28 +44,28 @@ class AsyncVerifier:
                 return found
             cursor = last
 
-    async def _end(self, cursor: JSON, rows: int) -> JSON:
+    async def _end(self, cursor: str | None, rows: int) -> str | None:
         async with self._database.transaction(pinned_plans=True) as connection:
             ends = await connection.execute(
                 self._statements.verify_end(started=cursor is not None),
-                {"cursor": Jsonb(cursor or {}), "rows": rows},
+                {"cursor": cursor or "{}", "rows": rows},
             )
             end = await ends.fetchone()
         return None if end is None else end[0]
 
-    async def _range(self, cursor: JSON, last: JSON) -> list[dict[str, Any]]:
+    async def _range(self, cursor: str | None, last: str | None) -> list[dict[str, Any]]:
         async with self._database.transaction() as connection:
             findings = await connection.cursor(row_factory=dict_row).execute(
                 self._statements.verify_range(started=cursor is not None, ended=last is not None),
                 {
-                    "cursor": Jsonb(cursor or {}),
-                    "last": Jsonb(last or {}),
+                    "cursor": cursor or "{}",
+                    "last": last or "{}",
                     "vectorizer": self._vectorizer,
                     "dimensions": self._dimensions,
                 },
             )
             return await findings.fetchall()
 
-    async def _repair(self, keys: list[JSON]) -> None:
+    async def _repair(self, keys: list[str]) -> None:
         async with self._database.transaction(pinned_plans=True) as connection:
-            await connection.execute(self._statements["repair_keys"], {"keys": Jsonb(keys)})
+            await connection.execute(self._statements["repair_keys"], {"keys": keys})

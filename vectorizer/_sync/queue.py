@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from vectorizer._sync.database import Database
 from vectorizer.batch import Batch, Failed, LoadedRow
@@ -211,7 +210,7 @@ class Queue:
                         "vectorizer": self._vectorizer,
                         "token": claim.token,
                         "rows": claim.wanted,
-                        "cursor": Jsonb(cursor or {}),
+                        "cursor": cursor or "{}",
                         "resync": progress["backfill_resync"],
                     },
                 )

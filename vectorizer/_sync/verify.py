@@ -6,12 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from vectorizer._sync.database import Database
 from vectorizer.definition import Installation
 from vectorizer.statements import Statements
-from vectorizer.types import JSON
 from vectorizer.verification import Verification
 
 __all__ = ["Verifier"]
@@ -34,7 +32,7 @@ class Verifier:
     def verify(self, *, repair: bool, rows: int) -> Verification:
         """Compare all keys, `rows` of a table at a time; queue defective ones if asked to."""
         found = Verification(unknown=_NOTHING_EMBEDDED_KNOWN if self._callback else None)
-        cursor: JSON = None
+        cursor: str | None = None
         while True:
             last = self._end(cursor, rows)
             findings = self._range(cursor, last)
@@ -47,28 +45,28 @@ class Verifier:
                 return found
             cursor = last
 
-    def _end(self, cursor: JSON, rows: int) -> JSON:
+    def _end(self, cursor: str | None, rows: int) -> str | None:
         with self._database.transaction(pinned_plans=True) as connection:
             ends = connection.execute(
                 self._statements.verify_end(started=cursor is not None),
-                {"cursor": Jsonb(cursor or {}), "rows": rows},
+                {"cursor": cursor or "{}", "rows": rows},
             )
             end = ends.fetchone()
         return None if end is None else end[0]
 
-    def _range(self, cursor: JSON, last: JSON) -> list[dict[str, Any]]:
+    def _range(self, cursor: str | None, last: str | None) -> list[dict[str, Any]]:
         with self._database.transaction() as connection:
             findings = connection.cursor(row_factory=dict_row).execute(
                 self._statements.verify_range(started=cursor is not None, ended=last is not None),
                 {
-                    "cursor": Jsonb(cursor or {}),
-                    "last": Jsonb(last or {}),
+                    "cursor": cursor or "{}",
+                    "last": last or "{}",
                     "vectorizer": self._vectorizer,
                     "dimensions": self._dimensions,
                 },
             )
             return findings.fetchall()
 
-    def _repair(self, keys: list[JSON]) -> None:
+    def _repair(self, keys: list[str]) -> None:
         with self._database.transaction(pinned_plans=True) as connection:
-            connection.execute(self._statements["repair_keys"], {"keys": Jsonb(keys)})
+            connection.execute(self._statements["repair_keys"], {"keys": keys})

@@ -59,6 +59,13 @@ def command(
     chunk_overlap: Annotated[
         int, typer.Option(help="Characters that neighbouring chunks share.")
     ] = 0,
+    where: Annotated[
+        str | None,
+        typer.Option(help="SQL condition; rows that do not meet it are not embedded."),
+    ] = None,
+    always: Annotated[
+        bool, typer.Option("--always", help="Capture what logical replication applies, too.")
+    ] = False,
     url: UrlOption = None,
 ) -> None:
     """Install a vectorizer."""
@@ -76,6 +83,8 @@ def command(
         "destination": destination,
         "chunk_size": parse_chunk_size(chunk_size),
         "chunk_overlap": chunk_overlap,
+        "where": where,
+        "always": always,
     }
     with Vectorizer(database_url(url), table_name, **definition) as vectorizer:
         vectorizer.install()

@@ -5,6 +5,7 @@
 #   .ci/postgres17.sh DEST stop    stops it
 # Its data does not survive a crash: for tests.
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin # chroot, which a bare environment may not have
 usage="usage: $0 DEST PORT|stop"
 dest=$(mkdir -p "${1:?$usage}" && cd "$1" && pwd)
 port=${2:?$usage}

@@ -66,6 +66,11 @@ class Statements:
         alias = "s" if name == "claim_backfill" else "l"
         return self._compose(name, after_cursor=self._where(alias, started=started))
 
+    def lock_progress(self, *, wait: bool) -> sql.Composed:
+        """Return the statement that locks the cursors; if it must not wait, it may find none."""
+        unless_locked = sql.SQL("" if wait else "skip locked")
+        return self._compose("lock_progress", unless_locked=unless_locked)
+
     def verify_end(self, *, started: bool) -> sql.Composed:
         """Return the statement that finds where a range of keys ends."""
         names = {f"after_{alias}": self._where(alias, started=started) for alias in "srd"}

@@ -4,4 +4,4 @@ select backfill_cursor::text, backfill_resync, backfill_done_at is null as backf
        sweep_cursor::text, sweep_done_at is null as sweeping
 from {schema}.progress
 where vectorizer = %(vectorizer)s and (backfill_done_at is null or sweep_done_at is null)
-for update skip locked
+for update {unless_locked}

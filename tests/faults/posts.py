@@ -121,6 +121,10 @@ class Background:
     def running(self) -> bool:
         return self._thread.is_alive()
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the end, but not for long."""
+        self._thread.join(seconds)
+
     def result(self) -> Any:
         self._thread.join(_SECONDS * 2)
         assert not self.running, "it hangs"

@@ -50,6 +50,7 @@ SETTINGS = {
 _NAME = "source"
 _WORKER = Path(__file__).with_name("stress_worker.py")
 _DRAIN_SECONDS = 60
+_START_SECONDS = 60
 # Writers that wait for us. TRUNCATE must wait for whoever reads the table.
 _BLOCKED = """
 with waiting as materialized (
@@ -157,6 +158,13 @@ class _Workers:
         for _ in range(self._plan.workers):
             self._start_one()
 
+    def wait(self) -> None:
+        """Wait until they are ready: on a busy machine it takes seconds to start Python."""
+        deadline = time.monotonic() + _START_SECONDS
+        outputs = list(self._folder.glob("*.out"))
+        while time.monotonic() < deadline and not all(o.stat().st_size for o in outputs):
+            time.sleep(0.01)
+
     def _start_one(self) -> None:
         self._started += 1
         plan = WorkerPlan(
@@ -233,7 +241,7 @@ class _Workers:
             process.wait()
         for output in self._folder.glob("*.out"):
             batches = [int(line) for line in output.read_text().split()]
-            self._report.batches += len(batches)
+            self._report.batches += sum(rows > 0 for rows in batches)
             self._report.keys += sum(batches)
         for errors in self._folder.glob("*.err"):
             _, found, trace = errors.read_text().partition("Traceback")
@@ -339,6 +347,7 @@ def _storm(
             report.failures.append(f"verify, meanwhile: {found}")
 
     workers.start()
+    workers.wait()
     for writer in writers:
         writer.start()
     end = time.monotonic() + plan.seconds

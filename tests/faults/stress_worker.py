@@ -1,7 +1,8 @@
 """A worker of the stress, in a process of its own so that it can be killed and stopped.
 
-Run with one argument, a `WorkerPlan` as JSON. Writes the number of rows of each batch, a line
-each, to standard output. Ends by itself only because of an error nobody expects.
+Run with one argument, a `WorkerPlan` as JSON. Writes to standard output 0 when it is ready,
+then the number of rows of each batch, a line each. Ends by itself only because of an error
+that nobody expects.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ def main() -> None:
     plan = WorkerPlan(**json.loads(sys.argv[1]))
     if plan.mutant is not None:
         mutants.apply(plan.mutant)
+    os.write(1, b"0\n")  # ready
     if plan.asynchronous:
         asyncio.run(work_async(plan))
     else:

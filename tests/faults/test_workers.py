@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from posts import Background, Rule, check, contents, create, posts
 
@@ -47,6 +48,18 @@ def test_a_backfill_that_was_killed_pays_for_nothing_twice(vectorizer_url: str) 
             assert len(embedder.seen) == 70
             assert not {text for texts in done.values() for text in texts} & set(embedder.seen)
             check(connection, vectorizer)
+
+
+def test_cursors_that_another_claim_holds_do_not_look_like_an_end(vectorizer_url: str) -> None:
+    with create(vectorizer_url, rows=5) as connection, posts(vectorizer_url) as vectorizer:
+        vectorizer.install()
+        with psycopg.connect(vectorizer_url) as other:
+            other.execute("select from vectorizer.progress for update")
+            worker = Background(vectorizer.process)
+            worker.wait(0.5)
+            other.rollback()
+            assert worker.result() == 5
+        check(connection, vectorizer)
 
 
 class Together(Rule):

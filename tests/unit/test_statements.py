@@ -23,7 +23,7 @@ FOLDER = Path(vectorizer.queries.__file__).resolve().parent.parent / "sql" / "qu
 OWN = [
     "claim_changes", "claim_retries", "claim_lost", "close_lease", "copy_chunks", "delete_chunks",
     "extend_lease", "fail_rows", "fence_all", "finish_rows", "forget_rows", "hold_lease",
-    "in_flight", "load_chunks", "load_rows", "load_source_rows", "lock_progress", "open_lease",
+    "in_flight", "load_chunks", "load_rows", "load_source_rows", "open_lease",
     "pause_vectorizer", "reap_leases", "release_rows", "search", "start_sweep", "take_truncate",
     "update_chunks",
 ]  # fmt: skip

@@ -197,7 +197,11 @@ class Queue:
 
     def _claim_behind_cursors(self, connection: psycopg.Connection[Any], claim: _Claim) -> bool:
         """Claim from the sweep and the backfill; return whether there may be more to find."""
-        found = self._execute(connection, "lock_progress")
+        # Where nothing else was found, only there may be work: to return while another claim
+        # holds the cursors would look as if nothing were left.
+        found = connection.cursor(row_factory=dict_row).execute(
+            self._statements.lock_progress(wait=not claim.size), {"vectorizer": self._vectorizer}
+        )
         progress = found.fetchone()
         if progress is None:
             return False

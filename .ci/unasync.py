@@ -23,6 +23,7 @@ RULES: list[tuple[str, str] | tuple[str, str, bool]] = [
     (r"\basync with\b", "with"),
     (r"\basync for\b", "for", OPTIONAL),
     (r"\bawait ", ""),
+    (r"\benter_async_context\b", "enter_context"),
     (r"\b__aenter__\b", "__enter__"),
     (r"\b__aexit__\b", "__exit__"),
     (r"\b__aiter__\b", "__iter__", OPTIONAL),

@@ -17,9 +17,22 @@ from typing import Any, TypeVar
 
 from typing_extensions import Self
 
-__all__ = ["AsyncHeartbeat", "Heartbeat", "call_async", "call_sync", "sleep_async", "sleep_sync"]
+__all__ = [
+    "AsyncHeartbeat",
+    "AsyncLock",
+    "Heartbeat",
+    "Lock",
+    "call_async",
+    "call_sync",
+    "sleep_async",
+    "sleep_sync",
+]
 
 Result = TypeVar("Result")
+
+
+AsyncLock = asyncio.Lock
+Lock = threading.Lock
 
 
 async def call_async(function: Callable[..., Result | Awaitable[Result]], *args: Any) -> Result:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+import psycopg
+from psycopg.rows import TupleRow
 from typing_extensions import Self
 
 from vectorizer._sync.callback import CallbackWorker, EmbedAndWrite
@@ -92,6 +94,22 @@ class Vectorize:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be 1 or more, got {batch_size}")
         return self._ready(autoregister=autoregister).process(embed_and_write_cb, self, batch_size)
+
+    @property
+    def connection(self) -> psycopg.Connection[TupleRow]:
+        """A psycopg connection whose transaction commits together with the ack of the batch.
+
+        For use inside the callback: what is written through it is written exactly once, or not
+        at all if the batch was lost to another worker. Take it when the embeddings are ready,
+        because it opens a transaction, and do not commit. What the callback writes elsewhere
+        may be written again, and cannot be held back.
+
+        Raises ConfigurationError outside of a callback, LeaseLost if the batch is lost.
+        """
+        fence = self._worker.fence if self._worker is not None else None
+        if fence is None:
+            raise ConfigurationError("vectorizer.connection is there only while a callback runs")
+        return fence.connection()
 
     def _ready(self, *, autoregister: bool) -> CallbackWorker:
         if self._worker is None:

@@ -111,6 +111,59 @@ begin
   return found;
 end $$;
 
+-- What each option may be; the columns are looked up later.
+create function {schema}.check_options(definition jsonb) returns void
+language plpgsql as $$
+declare
+  rule record;
+begin
+  for rule in
+    select * from (values
+      ('chunk_column', '$.type() == "string"', 'the name of a column'),
+      ('time_column', '$.type() == "string"', 'the name of a column'),
+      ('template', '$.type() == "string" && $ like_regex "[{{]chunk[}}]"', 'a text with {{chunk}} and other columns in braces'),
+      ('metadata', '$.type() == "array" && !exists($[*] ? (@.type() != "string"))', 'a list of column names'),
+      ('key', '$.type() == "array" && $.size() > 0 && !exists($[*] ? (@.type() != "string"))', 'a list of column names'),
+      ('partition_interval', '$.type() == "string"', 'an interval such as "30 days"'),
+      ('destination', '$.type() == "string"', 'the name of a view, with or without a schema'),
+      ('embedder', '$.type() == "object"', 'an object such as {{"provider": "minilm"}}'),
+      ('model', '$.type() == "string" && $ != ""', 'the name of a model'),
+      ('dimensions', '$.type() == "number" && $ >= 1 && $ <= 16000 && $ == $.floor()', 'a whole number from 1 to 16000'),
+      ('chunk_size', '$.type() == "array" && $.size() == 2 && !exists($[*] ? (@.type() != "number" || @ != @.floor())) && $[0] >= 1 && $[0] <= $[1]',
+        'two whole numbers, the least and the most characters of a chunk'),
+      ('chunk_overlap', '$.type() == "number" && $ >= 0 && $ == $.floor()', 'a whole number, 0 or more'),
+      ('where', '$.type() == "string"', 'an SQL condition over columns of the table'),
+      ('always', '$.type() == "boolean"', 'true or false')
+    ) as r(option, test, wanted)
+    where definition ? option
+  loop
+    if not coalesce(jsonb_path_match(definition -> rule.option, ('strict ' || rule.test)::jsonpath, silent => true), false) then
+      perform {schema}.fail('VZ002', format('%s is %s', rule.option, definition -> rule.option), 'it has to be ' || rule.wanted);
+    end if;
+  end loop;
+end $$;
+
+-- A fixed length of time in whole seconds, so that "30 days" and "720 hours" are the same; months and
+-- years have none.
+create function {schema}.seconds_of(given text) returns bigint
+language plpgsql stable as $$
+declare
+  seconds numeric;
+begin
+  begin
+    if extract(month from given::interval) = 0 and extract(year from given::interval) = 0 then
+      seconds := extract(epoch from given::interval);
+    end if;
+  exception when data_exception then
+    seconds := null;
+  end;
+  if seconds is null or seconds < 3600 or seconds <> floor(seconds) then
+    perform {schema}.fail('VZ002', format('partition_interval %s is not usable', to_json(given)),
+      'give a fixed length of an hour or more, in hours, days or weeks, such as "30 days"');
+  end if;
+  return seconds;
+end $$;
+
 -- Defaults filled in and spellings made one, so that two definitions can be compared.
 create function {schema}.normalize(definition jsonb) returns jsonb
 language plpgsql stable as $$
@@ -121,11 +174,16 @@ declare
     'where', 'always'];
   unknown text;
 begin
+  if jsonb_typeof(definition) <> 'object' then
+    perform {schema}.fail('VZ002', 'the definition is no JSON object',
+      'give options by name, such as: chunk_column, model, dimensions');
+  end if;
   select k into unknown from jsonb_object_keys(result) as k where k <> all (allowed) limit 1;
   if unknown is not null then
     perform {schema}.fail('VZ002', format('the definition has an unknown option %s', to_json(unknown)),
       'the options are: ' || array_to_string(allowed, ', '));
   end if;
+  perform {schema}.check_options(result);
   if result ? 'chunk_column' then
     result := jsonb_build_object('metadata', '[]'::jsonb, 'chunk_size', '[500, 1000]'::jsonb,
       'chunk_overlap', 0, 'embedder', '{{}}'::jsonb) || result;
@@ -135,18 +193,8 @@ begin
     end if;
   end if;
   if result ? 'partition_interval' then
-    -- Seconds, so that "30 days" and "720 hours" are the same; months and years have no fixed length.
-    if (result ->> 'partition_interval')::interval
-       <> make_interval(secs => extract(epoch from (result ->> 'partition_interval')::interval)::float8)
-       or extract(month from (result ->> 'partition_interval')::interval) <> 0
-       or extract(year from (result ->> 'partition_interval')::interval) <> 0
-       or extract(epoch from (result ->> 'partition_interval')::interval) < 3600 then
-      perform {schema}.fail('VZ002',
-        format('partition_interval %s is not usable', result -> 'partition_interval'),
-        'give a fixed length of an hour or more, in hours, days or weeks, such as "30 days"');
-    end if;
     result := jsonb_set(result, '{{partition_interval}}',
-      to_jsonb(extract(epoch from (result ->> 'partition_interval')::interval)::bigint || ' seconds'));
+      to_jsonb({schema}.seconds_of(result ->> 'partition_interval') || ' seconds'));
   end if;
   return result;
 end $$;
@@ -184,7 +232,7 @@ begin
     return '{{}}';
   end if;
   begin
-    execute format('create view {schema}.predicate_check as select (%s)::boolean as visible from %s s', predicate, source);
+    execute format('create view {schema}.predicate_check as select 1 as one from %s s where (%s)', source, predicate);
   exception when others then
     perform {schema}.fail('VZ002', format('"where" does not work on table %s: %s', source, sqlerrm),
       'give an SQL condition over columns of the table, such as: deleted_at is null');
@@ -229,6 +277,21 @@ begin
     select relid::regclass from family);
 end $$;
 
+-- Lock a source with all its parts before any trigger goes on or comes off. The first lock may be waited
+-- for; from then on a writer may wait for us, so the others have to come before it looks for a deadlock
+-- (deadlock_timeout, a second) and is undone. Who comes too late gives up and tries again.
+create function {schema}.lock_source(source regclass, mode text) returns void
+language plpgsql set lock_timeout = '2s' as $$
+declare
+  targets regclass[] := {schema}.capture_targets(source, true);
+  target regclass;
+begin
+  foreach target in array targets loop
+    execute format('lock table only %s in %s mode', target, mode);
+    perform set_config('lock_timeout', greatest(1, 600 / cardinality(targets)) || 'ms', true);
+  end loop;
+end $$;
+
 -- Triggers only append the key to a log that no worker locks against them. SECURITY DEFINER: the
 -- application's role needs no right on anything of ours. Everything is qualified: its search_path,
 -- which may be empty, does not matter. The key is read through functions of BEGIN ATOMIC form, which
@@ -252,6 +315,7 @@ declare
   body text;
   function_path text;
 begin
+  perform {schema}.lock_source(v.source, 'share row exclusive');
   for part in
     select n, k ->> 'type' as type, a.attname from jsonb_array_elements(v.key) with ordinality as e(k, n)
     join pg_attribute a on a.attrelid = v.source and a.attnum = (k ->> 'number')::int2 order by n
@@ -307,7 +371,7 @@ $$;
 -- the condition back without the casts to record, and pg_restore and pg_upgrade then fail to read it.)
 create function {schema}.change_condition(source regclass, columns jsonb) returns text
 language sql stable as $$
-  select case when columns is null then '(old.* operator(pg_catalog.*<>) new.*)' else (
+  select case when columns is null then '(pg_catalog.record_image_ne(old.*, new.*))' else (
     select format('(pg_catalog.record_image_ne(row(%s), row(%s)))',
       string_agg('old.' || quote_ident(a.attname), ', ' order by a.attnum),
       string_agg('new.' || quote_ident(a.attname), ', ' order by a.attnum))
@@ -321,6 +385,10 @@ language plpgsql as $$
 declare
   part text;
 begin
+  if exists (select from pg_trigger where tgrelid = v.source and not tgisinternal
+             and tgname = {schema}.object_name('vectorizer_' || v.name, '_insert')) then
+    perform {schema}.lock_source(v.source, 'access exclusive');
+  end if;
   foreach part in array array['insert', 'update', 'delete', 'truncate'] loop
     execute format('drop function if exists %I.%I() cascade', {schema_name}, {schema}.object_name(v.name, '_' || part));
   end loop;
@@ -387,11 +455,23 @@ declare
   schema_of_source name;
   parts text[];
 begin
+  begin
+    parts := parse_ident(named);
+  exception when invalid_parameter_value then
+    parts := '{{}}';
+  end;
+  if cardinality(parts) not in (1, 2) then
+    perform {schema}.fail('VZ002', format('destination %s is no name of a view', to_json(named)),
+      'give a name, or a schema and a name with a dot between; other characters need double quotes');
+  end if;
   select n.nspname, parse_ident(coalesce(named, quote_ident({schema}.object_name(c.relname, '_embedding'))))
   into schema_of_source, parts
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = source;
   if cardinality(parts) = 1 then
     parts := array[schema_of_source::text] || parts;
+  elsif to_regnamespace(quote_ident(parts[1])) is null then
+    perform {schema}.fail('VZ002', format('destination %s is in schema %I, which does not exist', to_json(named), parts[1]),
+      format('create schema %I, or choose another destination', parts[1]));
   end if;
   return format('%I.%I', parts[1], parts[2]);
 end $$;
@@ -511,6 +591,29 @@ language sql stable as $$
   where c.oid = source or c.oid in (select relid from pg_partition_tree(source))
 $$;
 
+create function {schema}.has_source(v {schema}.vectorizer) returns boolean
+language sql stable as $$
+  select exists (select from pg_class where oid = v.source)
+$$;
+
+-- What the statements of a worker rely on: which column has which name.
+create function {schema}.source_columns(source oid) returns text
+language sql stable as $$
+  select string_agg(attnum || ' ' || attname, ', ' order by attnum) from pg_attribute
+  where attrelid = source and attnum > 0 and not attisdropped
+$$;
+
+-- True, or an error that makes a worker look its names up again. Without it columns that swap their names
+-- would have it embed the wrong one.
+create function {schema}.expect_columns(source oid, expected text) returns boolean
+language plpgsql stable as $$
+begin
+  if {schema}.source_columns(source) is distinct from expected then
+    raise exception using errcode = '42703', message = format('table %s was changed meanwhile', source::regclass);
+  end if;
+  return true;
+end $$;
+
 -- Put capture back on a table that was changed meanwhile, and have every row and every known key
 -- visited: what happened in between is unknown, the hashes tell what is stale. Costs no embedding of
 -- text that did not change.
@@ -522,6 +625,10 @@ declare
   old_key jsonb;
 begin
   select * into strict v from {schema}.vectorizer where id = reattach.vectorizer for update;
+  if not {schema}.has_source(v) then
+    perform {schema}.fail('VZ001', format('the source table of vectorizer %I was dropped', v.name),
+      format('uninstall vectorizer %I; its embeddings stay, and installing it on another table takes them up', v.name));
+  end if;
   perform {schema}.drop_capture(v);
   old_key := v.key;
   v.columns := {schema}.renumbered(v);
@@ -567,8 +674,12 @@ language plpgsql stable as $$
 declare
   columns text[] := array(
     select a.attname from jsonb_array_elements(v.key) with ordinality as e(k, n)
-    join pg_attribute a on a.attrelid = v.source and not a.attisdropped
-      and (a.attnum = (k ->> 'number')::int2 and v.numbered_for = v.source or a.attname = k ->> 'column') order by n);
+    cross join lateral (
+      select attname from pg_attribute
+      where attrelid = v.source and not attisdropped
+        and (attnum = (k ->> 'number')::int2 and v.numbered_for = v.source or attname = k ->> 'column')
+      order by attname <> k ->> 'column' limit 1) a
+    order by n);
   found jsonb := {schema}.source_key(v.source, columns);
 begin
   if jsonb_array_length(coalesce(found, '[]')) <> jsonb_array_length(v.key) then
@@ -579,8 +690,7 @@ begin
     select jsonb_agg(k || jsonb_build_object('name', o -> 'name', 'column', o -> 'column') order by n)
     from jsonb_array_elements(v.key) with ordinality as e(o, n)
     join jsonb_array_elements(found) as f(k) on true
-    join pg_attribute a on a.attrelid = v.source and a.attname = k ->> 'column'
-    where a.attnum = (o ->> 'number')::int2 and v.numbered_for = v.source or k ->> 'column' = o ->> 'column');
+    where k ->> 'column' = columns[n]);
 end $$;
 
 -- A key column of another type than before: our tables follow.
@@ -589,6 +699,11 @@ language plpgsql as $$
 declare
   change record;
   target text;
+  grants text[] := array(
+    select format('grant %s on %s to %s%s', a.privilege_type, v.definition ->> 'destination',
+      case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end,
+      case when a.is_grantable then ' with grant option' else '' end)
+    from pg_class c, aclexplode(c.relacl) a where c.oid = v.destination and a.grantee <> c.relowner);
 begin
   for change in
     select k ->> 'name' as name, k ->> 'type' as type
@@ -600,11 +715,14 @@ begin
     end if;
     foreach target in array array_remove(array[format('%I.%I', {schema_name}, v.log_table),
       format('%I.%I', {schema_name}, v.row_table), v.storage::text], null) loop
-      execute format('alter table %s alter column %I type %s', target, change.name, change.type);
+      execute format('alter table %1$s alter column %2$I type %3$s using %2$I::%3$s', target, change.name, change.type);
     end loop;
   end loop;
   if v.destination is not null and to_regclass(v.definition ->> 'destination') is null then
     update {schema}.vectorizer set destination = {schema}.create_view(v.name, v.key, v.definition, v.storage) where id = v.id;
+    foreach target in array grants loop
+      execute target;
+    end loop;
   end if;
 end $$;
 
@@ -638,6 +756,10 @@ begin
       {schema}.destination_path(install.source, wanted ->> 'destination'));
   end if;
   select * into v from {schema}.vectorizer r where r.name = install.name;
+  if v.uninstalled_at is not null and not {schema}.has_source(v) then
+    -- Another table has taken the place of the one these embeddings were made of.
+    update {schema}.vectorizer set source = install.source where id = v.id returning * into v;
+  end if;
   if v.id is not null and (v.source <> install.source or v.definition <> wanted) then
     perform {schema}.fail('VZ003',
       format('vectorizer %I is installed with another definition (on %s): %s', install.name, v.source,

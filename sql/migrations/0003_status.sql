@@ -25,6 +25,7 @@ language plpgsql stable as $$
 #variable_conflict use_column
 declare
   v record;
+  source_dropped boolean;
 begin
   for v in
     select r.*, p.* from {schema}.vectorizer r join {schema}.progress p on p.vectorizer = r.id
@@ -34,9 +35,10 @@ begin
     source := v.source::text;
     destination := v.destination::text;
     model := v.definition ->> 'model';
-    state := case when v.paused_at is not null then 'paused'
+    source_dropped := not exists (select from pg_class where oid = v.source);
+    state := case when v.paused_at is not null or source_dropped then 'paused'
                   when v.backfill_done_at is null or v.sweep_done_at is null then 'backfilling' else 'live' end;
-    reason := v.paused_reason;
+    reason := case when source_dropped then 'its source table was dropped: uninstall it' else v.paused_reason end;
     execute format(
       'select l.entries, l.oldest,'
       '  (select count(*) from %1$I.%3$I where available_at is not null and lease is null and not dead),'

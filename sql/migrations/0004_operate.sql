@@ -63,6 +63,27 @@ begin
 end $$;
 comment on function {schema}.resume(text) is 'Go on after pause or suspend; after suspend every row is compared by its hash.';
 
+-- Shrink a log that nobody drained to one entry a key; returns how many entries went. Writers and
+-- workers go on meanwhile; entries that a claim holds at this moment stay.
+create function {schema}.collapse(name text) returns bigint
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer := {schema}.named(collapse.name);
+  log_path text := format('%I.%I', {schema_name}, v.log_table);
+  removed bigint;
+begin
+  execute format(
+    'delete from %1$s where ctid = any (array('
+    '  select l.ctid from %1$s l join ('
+    '    select ctid, row_number() over (partition by %2$s order by ctid) as n from %1$s where kind = ''r'') as e'
+    '  on e.ctid = l.ctid where e.n > 1 for update of l skip locked))', log_path,
+    (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(v.key) with ordinality as e(k, n)));
+  get diagnostics removed = row_count;
+  return removed;
+end $$;
+comment on function {schema}.collapse(text) is 'Shrink the log of changes to one entry a key; returns how many entries went.';
+
 -- Give dead letters another life: those with the given keys (objects of key column and value), or all.
 -- Returns how many there were.
 create function {schema}.retry(name text, keys jsonb[] default null) returns bigint
@@ -98,6 +119,10 @@ declare
   -- Whatever is committed by now began before now.
   target timestamptz := clock_timestamp();
   leases uuid[];
+  retrying boolean := false;
+  record text := (select string_agg(format('%I %s', k ->> 'name', k ->> 'type'), ', ') from jsonb_array_elements(v.key) as k);
+  same_key text := (select string_agg(format('r.%1$I %2$s k.%1$I', k ->> 'name', k ->> 'equals'), ' and ')
+                    from jsonb_array_elements(v.key) as k);
   dead_before jsonb;
   dead_now jsonb;
   waiting boolean;
@@ -108,6 +133,25 @@ begin
     if v.paused_at is not null then
       perform {schema}.fail('VZ006', format('vectorizer %I is paused: %s', v.name, v.paused_reason), 'mend the cause, then resume it');
     end if;
+    -- First the log up to now and the backfill, then the batches that took them and whatever of them waits
+    -- to be retried.
+    execute format('select exists (select from %s where at <= $1)', log_path) into waiting using target;
+    if not waiting and exists (
+        select from {schema}.progress p where p.vectorizer = v.id and p.backfill_done_at is not null and p.sweep_done_at is not null) then
+      -- What waited to be retried a moment ago may be in a new batch now.
+      if leases is null or retrying then
+        leases := leases || array(select l.token from {schema}.lease l where l.vectorizer = v.id);
+      end if;
+      execute format('select exists (select from %1$s where available_at is not null and not dead and lease is null) '
+        'or exists (select from {schema}.lease l, jsonb_to_recordset(l.keys) as k(%2$s), %1$s r '
+        '  where l.vectorizer = $1 and r.lease = l.token and %3$s and (r.attempts > 0 or r.losses > 0))',
+        row_path, record, same_key)
+      into retrying using v.id;
+      waiting := retrying or exists (select from {schema}.lease where token = any (leases));
+    else
+      waiting := true;
+    end if;
+    -- After that: a row that nobody waits for any more may just have been given up.
     execute format('select coalesce(jsonb_agg(jsonb_build_object(%s)), ''[]'') from %s where dead', key_object, row_path) into dead_now;
     if exists (select jsonb_array_elements(dead_now) except select jsonb_array_elements(dead_before)) then
       perform {schema}.fail('VZ006', format('vectorizer %I gave up rows: %s', v.name, (
@@ -115,16 +159,7 @@ begin
             select jsonb_array_elements(dead_now) as k except select jsonb_array_elements(dead_before) limit 10) as new_dead)),
         'see the view dead_letters for why, then retry');
     end if;
-    -- First the log up to now, then the batches that took it and whatever of them waits to be retried.
-    execute format('select exists (select from %s where at <= $1)', log_path) into waiting using target;
-    if not waiting then
-      leases := coalesce(leases, array(select l.token from {schema}.lease l where l.vectorizer = v.id));
-      execute format('select exists (select from %s where lease = any ($1)) '
-        'or exists (select from %s where available_at is not null and not dead and lease is null)', row_path, row_path)
-      into waiting using leases;
-    end if;
-    exit when not waiting and exists (
-      select from {schema}.progress p where p.vectorizer = v.id and p.backfill_done_at is not null and p.sweep_done_at is not null);
+    exit when not waiting;
     if clock_timestamp() > deadline then
       perform {schema}.fail('VZ007', format('vectorizer %I did not catch up within %s', v.name, timeout),
         'is a worker running? see the view status');

@@ -966,7 +966,7 @@ def test_a_blinded_worker_gets_an_error(attach: Attach, role: str, forced: bool)
     assert embedder.calls == 0
     assert post.embedded() == FOUR
     if forced:
-        post.sql("alter table post owner to postgres")
+        post.sql("alter table post owner to current_user")
     status = post.vectorizer.status()
     if status["state"] == "paused":
         assert "row-level security" in str(status["reason"])

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from vectorizer._async.database import AsyncDatabase
+from vectorizer._async.fence import AsyncFence
 from vectorizer._async.queue import AsyncQueue
 from vectorizer.batch import Batch, LoadedRow
 from vectorizer.concurrency import AsyncHeartbeat, call_async
@@ -29,6 +30,8 @@ class AsyncCallbackWorker:
         self._database = database
         self._queue = queue
         self._key_length = len(installation.key)
+        self.fence: AsyncFence | None = None
+        """That of the batch which the callback is working on; None outside of it."""
         self._statements = Statements(database.schema, installation)
 
     async def process(self, callback: EmbedAndWrite, argument: Any, rows: int) -> int:
@@ -37,21 +40,24 @@ class AsyncCallbackWorker:
         Returns the number of rows handed over; 0 only if nothing was claimable. When the
         callback raises, the batch is tried again later, and the exception goes to the caller.
         """
+        await self._database.require_primary()
         batch = await self._queue.claim(rows)
         if batch is None:
             return 0
         loaded, instances = await self._load(batch)
+        heartbeat = AsyncHeartbeat(lambda: self._queue.extend(batch), self._queue.lease_seconds / 3)
         try:
-            async with AsyncHeartbeat(
-                lambda: self._queue.extend(batch), self._queue.lease_seconds / 3
-            ):
+            # The fence ends first: its lock holds up the heartbeat.
+            async with heartbeat, AsyncFence(self._database, self._queue, batch) as self.fence:
                 await call_async(callback, instances, argument)
+                await self._finish(batch, loaded, self.fence)
         except Exception as error:
             # Without the lease or the database the batch comes back by itself.
             with suppress(LeaseLost, DatabaseError):
                 await self._queue.fail_batch(batch, f"{type(error).__name__}: {error}")
             raise
-        await self._finish(batch, loaded)
+        finally:
+            self.fence = None
         return batch.size
 
     async def _load(self, batch: Batch) -> tuple[list[LoadedRow], list[Row]]:
@@ -75,16 +81,14 @@ class AsyncCallbackWorker:
         key = record[1 : 1 + self._key_length]
         return key[0] if self._key_length == 1 else key
 
-    async def _finish(self, batch: Batch, rows: Sequence[LoadedRow]) -> None:
-        async with self._database.transaction(pinned_plans=True) as connection:
-            await self._queue.hold(connection, batch)
-            await self._queue.finish(
-                connection,
-                batch,
-                done=[(row, None, None) for row in rows if row.present],
-                gone=[row for row in rows if not row.present],
-                failed=[],
-            )
+    async def _finish(self, batch: Batch, rows: Sequence[LoadedRow], fence: AsyncFence) -> None:
+        await self._queue.finish(
+            await fence.connection(pinned_plans=True),
+            batch,
+            done=[(row, None, None) for row in rows if row.present],
+            gone=[row for row in rows if not row.present],
+            failed=[],
+        )
 
 
 def _loaded(number: int, source_hash: bytes | None) -> LoadedRow:

@@ -14,7 +14,10 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 from typing_extensions import Self
 
-from vectorizer.database_errors import translated, unreachable
+from vectorizer.concurrency import AsyncLock
+from vectorizer.database_errors import place, translated, unreachable
+from vectorizer.errors import DatabaseError
+from vectorizer.queries import query
 from vectorizer.statements import compose
 
 __all__ = ["AsyncDatabase"]
@@ -59,6 +62,9 @@ _OURS: Final = {"autocommit": True, "application_name": "vectorizer"}
 _STATEMENT_FACTOR: Final = 5
 
 
+_OLDEST_SERVER: Final = 150_000
+
+
 class AsyncDatabase:
     """A pool of connections to one database, opened at first use.
 
@@ -90,6 +96,8 @@ class AsyncDatabase:
             statement=sql.Literal(milliseconds * _STATEMENT_FACTOR),
         )
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] | None = None
+        self._opening = AsyncLock()
+        self._in_recovery = False
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -105,23 +113,41 @@ class AsyncDatabase:
 
     async def open(self) -> None:
         """Open the pool if it is not open yet."""
-        if self._pool is not None:
-            return
-        await self._probe()
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await self._opened()
+
+    async def _opened(self) -> AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]:
+        through_pooler = await self._probe()
+        # A pooler hands each transaction to any session: what was prepared in one is missing, or
+        # there twice, in another.
+        prepared = {"prepare_threshold": None} if through_pooler else {}
         pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] = AsyncConnectionPool(
             "",
             min_size=0,
             max_size=self._max_connections,
             timeout=self._connect_timeout,
             max_idle=30,
-            kwargs={**_NETWORK, **conninfo_to_dict(self.url), **_OURS},
+            kwargs={**_NETWORK, **conninfo_to_dict(self.url), **_OURS, **prepared},
             open=False,
             check=AsyncConnectionPool.check_connection,
         )
         await pool.open()
-        self._pool = pool
+        return pool
 
-    async def _probe(self) -> None:
+    async def require_primary(self) -> None:
+        """Raise DatabaseError where nothing can be written: on a replica."""
+        await self.open()
+        if self._in_recovery:
+            raise DatabaseError(
+                f"{place(self.url)} is a read-only replica; workers need the primary server"
+            )
+
+    async def _probe(self) -> bool:
+        """Look at the server; return whether a pooler stands between it and us.
+
+        Raises DatabaseUnavailable, or DatabaseError for a server that is too old.
+        """
         # A pool would retry a wrong password in the background and then only say it timed out.
         try:
             connection = await psycopg.AsyncConnection.connect(
@@ -130,7 +156,15 @@ class AsyncDatabase:
         except psycopg.Error as error:
             # Not "from error": libpq's own words may hold the password.
             raise unreachable(self.url, error) from None
-        await connection.close()
+        async with connection:
+            found = await connection.execute(query("probe"), prepare=False)
+            process, self._in_recovery, version = await found.fetchone() or (0, False, 0)
+            announced = connection.info.backend_pid
+        if version < _OLDEST_SERVER:
+            raise DatabaseError(
+                f"{place(self.url)} runs PostgreSQL {version // 10_000}; 15 or newer is needed"
+            )
+        return bool(process != announced)
 
     async def close(self) -> None:
         """Close all connections. The database can be opened again."""

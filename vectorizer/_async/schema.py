@@ -52,6 +52,7 @@ class AsyncSchema:
 
         Safe from several processes at once. Raises SchemaVersionError if the schema is newer.
         """
+        await self.database.require_primary()
         if await self._checked_version() == migrations()[-1].number:
             return []
         async with self.database.transaction() as connection:
@@ -107,6 +108,7 @@ class AsyncSchema:
         Brings the schema up to date where it is not. Raises SourceError, ConfigurationError,
         AlreadyInstalled or ExtensionMissing; nothing at all is changed then.
         """
+        await self.database.require_primary()
         current = await self._checked_version() == migrations()[-1].number
         async for attempt in _patient():
             with attempt:

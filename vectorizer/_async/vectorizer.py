@@ -353,6 +353,7 @@ class _Worker:
         embedder: Embedder,
         lease_seconds: float,
     ) -> None:
+        self._database = database
         self._installation = installation
         self.queue = AsyncQueue(database, installation, lease_seconds=lease_seconds)
         self.search = AsyncSearch(database, installation, embedder)
@@ -360,6 +361,7 @@ class _Worker:
         self._pipeline = AsyncPipeline(installation.definition, embedder)
 
     async def claim(self, rows: int) -> Batch | None:
+        await self._database.require_primary()
         if self._installation.paused_reason is not None:
             raise VectorizerPaused(
                 f"vectorizer {self._installation.name} is paused: "

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from vectorizer._sync.database import Database
+from vectorizer._sync.fence import Fence
 from vectorizer._sync.queue import Queue
 from vectorizer.batch import Batch, LoadedRow
 from vectorizer.concurrency import Heartbeat, call_sync
@@ -28,6 +29,8 @@ class CallbackWorker:
         self._database = database
         self._queue = queue
         self._key_length = len(installation.key)
+        self.fence: Fence | None = None
+        """That of the batch which the callback is working on; None outside of it."""
         self._statements = Statements(database.schema, installation)
 
     def process(self, callback: EmbedAndWrite, argument: Any, rows: int) -> int:
@@ -36,19 +39,24 @@ class CallbackWorker:
         Returns the number of rows handed over; 0 only if nothing was claimable. When the
         callback raises, the batch is tried again later, and the exception goes to the caller.
         """
+        self._database.require_primary()
         batch = self._queue.claim(rows)
         if batch is None:
             return 0
         loaded, instances = self._load(batch)
+        heartbeat = Heartbeat(lambda: self._queue.extend(batch), self._queue.lease_seconds / 3)
         try:
-            with Heartbeat(lambda: self._queue.extend(batch), self._queue.lease_seconds / 3):
+            # The fence ends first: its lock holds up the heartbeat.
+            with heartbeat, Fence(self._database, self._queue, batch) as self.fence:
                 call_sync(callback, instances, argument)
+                self._finish(batch, loaded, self.fence)
         except Exception as error:
             # Without the lease or the database the batch comes back by itself.
             with suppress(LeaseLost, DatabaseError):
                 self._queue.fail_batch(batch, f"{type(error).__name__}: {error}")
             raise
-        self._finish(batch, loaded)
+        finally:
+            self.fence = None
         return batch.size
 
     def _load(self, batch: Batch) -> tuple[list[LoadedRow], list[Row]]:
@@ -72,16 +80,14 @@ class CallbackWorker:
         key = record[1 : 1 + self._key_length]
         return key[0] if self._key_length == 1 else key
 
-    def _finish(self, batch: Batch, rows: Sequence[LoadedRow]) -> None:
-        with self._database.transaction(pinned_plans=True) as connection:
-            self._queue.hold(connection, batch)
-            self._queue.finish(
-                connection,
-                batch,
-                done=[(row, None, None) for row in rows if row.present],
-                gone=[row for row in rows if not row.present],
-                failed=[],
-            )
+    def _finish(self, batch: Batch, rows: Sequence[LoadedRow], fence: Fence) -> None:
+        self._queue.finish(
+            fence.connection(pinned_plans=True),
+            batch,
+            done=[(row, None, None) for row in rows if row.present],
+            gone=[row for row in rows if not row.present],
+            failed=[],
+        )
 
 
 def _loaded(number: int, source_hash: bytes | None) -> LoadedRow:

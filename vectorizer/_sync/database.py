@@ -15,7 +15,10 @@ from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
 from typing_extensions import Self
 
-from vectorizer.database_errors import translated, unreachable
+from vectorizer.concurrency import Lock
+from vectorizer.database_errors import place, translated, unreachable
+from vectorizer.errors import DatabaseError
+from vectorizer.queries import query
 from vectorizer.statements import compose
 
 __all__ = ["Database"]
@@ -60,6 +63,9 @@ _OURS: Final = {"autocommit": True, "application_name": "vectorizer"}
 _STATEMENT_FACTOR: Final = 5
 
 
+_OLDEST_SERVER: Final = 150_000
+
+
 class Database:
     """A pool of connections to one database, opened at first use.
 
@@ -91,6 +97,8 @@ class Database:
             statement=sql.Literal(milliseconds * _STATEMENT_FACTOR),
         )
         self._pool: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
+        self._opening = Lock()
+        self._in_recovery = False
 
     def __enter__(self) -> Self:
         self.open()
@@ -106,23 +114,41 @@ class Database:
 
     def open(self) -> None:
         """Open the pool if it is not open yet."""
-        if self._pool is not None:
-            return
-        self._probe()
+        with self._opening:
+            if self._pool is None:
+                self._pool = self._opened()
+
+    def _opened(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
+        through_pooler = self._probe()
+        # A pooler hands each transaction to any session: what was prepared in one is missing, or
+        # there twice, in another.
+        prepared = {"prepare_threshold": None} if through_pooler else {}
         pool: ConnectionPool[psycopg.Connection[TupleRow]] = ConnectionPool(
             "",
             min_size=0,
             max_size=self._max_connections,
             timeout=self._connect_timeout,
             max_idle=30,
-            kwargs={**_NETWORK, **conninfo_to_dict(self.url), **_OURS},
+            kwargs={**_NETWORK, **conninfo_to_dict(self.url), **_OURS, **prepared},
             open=False,
             check=ConnectionPool.check_connection,
         )
         pool.open()
-        self._pool = pool
+        return pool
 
-    def _probe(self) -> None:
+    def require_primary(self) -> None:
+        """Raise DatabaseError where nothing can be written: on a replica."""
+        self.open()
+        if self._in_recovery:
+            raise DatabaseError(
+                f"{place(self.url)} is a read-only replica; workers need the primary server"
+            )
+
+    def _probe(self) -> bool:
+        """Look at the server; return whether a pooler stands between it and us.
+
+        Raises DatabaseUnavailable, or DatabaseError for a server that is too old.
+        """
         # A pool would retry a wrong password in the background and then only say it timed out.
         try:
             connection = psycopg.Connection.connect(
@@ -131,7 +157,15 @@ class Database:
         except psycopg.Error as error:
             # Not "from error": libpq's own words may hold the password.
             raise unreachable(self.url, error) from None
-        connection.close()
+        with connection:
+            found = connection.execute(query("probe"), prepare=False)
+            process, self._in_recovery, version = found.fetchone() or (0, False, 0)
+            announced = connection.info.backend_pid
+        if version < _OLDEST_SERVER:
+            raise DatabaseError(
+                f"{place(self.url)} runs PostgreSQL {version // 10_000}; 15 or newer is needed"
+            )
+        return bool(process != announced)
 
     def close(self) -> None:
         """Close all connections. The database can be opened again."""

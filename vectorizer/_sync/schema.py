@@ -53,6 +53,7 @@ class Schema:
 
         Safe from several processes at once. Raises SchemaVersionError if the schema is newer.
         """
+        self.database.require_primary()
         if self._checked_version() == migrations()[-1].number:
             return []
         with self.database.transaction() as connection:
@@ -106,6 +107,7 @@ class Schema:
         Brings the schema up to date where it is not. Raises SourceError, ConfigurationError,
         AlreadyInstalled or ExtensionMissing; nothing at all is changed then.
         """
+        self.database.require_primary()
         current = self._checked_version() == migrations()[-1].number
         for attempt in _patient():
             with attempt:

@@ -354,6 +354,7 @@ class _Worker:
         embedder: Embedder,
         lease_seconds: float,
     ) -> None:
+        self._database = database
         self._installation = installation
         self.queue = Queue(database, installation, lease_seconds=lease_seconds)
         self.search = Search(database, installation, embedder)
@@ -361,6 +362,7 @@ class _Worker:
         self._pipeline = Pipeline(installation.definition, embedder)
 
     def claim(self, rows: int) -> Batch | None:
+        self._database.require_primary()
         if self._installation.paused_reason is not None:
             raise VectorizerPaused(
                 f"vectorizer {self._installation.name} is paused: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,8 @@ def command(
     url: UrlOption = None,
 ) -> None:
     """Drain vectorizers."""
+    # The batch in hand is then given back, as after Ctrl-C, and need not wait for its lease.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     database = database_url(url)
     with opened(database) as schema:
         wanted = selected(schema, names)

@@ -28,7 +28,10 @@ lint: .venv/dev ## Check style, types, import layers and generated code
 	$(BIN)/python .ci/unasync.py --check
 
 bench: .venv/dev ## Measure; takes minutes
-	$(BIN)/python -m pytest -s tests/bench
+	$(BIN)/python tests/bench/writer_cost.py
+	$(BIN)/python tests/bench/claim_cost.py
+	$(BIN)/python tests/bench/drain.py
+	$(BIN)/python tests/bench/drain.py --dimensions 1536
 
 clean: ## Remove what make made
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from uuid import uuid4
 
 import numpy as np
 import psycopg
+from bench_server import database
 from numpy.typing import NDArray
 
-from vectorizer import Vectorizer, embedded
+from vectorizer import Vectorizer
 from vectorizer.packing import field, int_field, jsonb_field, pack_rows, pack_vectors, time_field
 
 TEXT = "A row of the benchmark with a text of about the length of a short comment, number {}."
@@ -69,20 +67,6 @@ def main() -> None:
             print(
                 f"{kind:10} {workers} workers   {rate:>10,.0f} rows/s   {rate / bare:.2f} of COPY"
             )
-
-
-@contextmanager
-def database(url: str | None) -> Iterator[str]:
-    """Yield the given URL, or that of a fresh embedded server with its usual durability."""
-    if url is not None:
-        yield url
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        server = embedded.start(Path(folder) / "postgres")
-        try:
-            yield server.url
-        finally:
-            server.stop()
 
 
 def prepare(url: str, rows: int) -> None:

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
+from bench_server import database
 from psycopg import sql
 
-from vectorizer import Vectorizer, embedded
+from vectorizer import Vectorizer
 from vectorizer.testing import FakeEmbedder
 
 COLUMNS = "(id bigint primary key, title text, body text, views int not null default 0)"
@@ -45,20 +44,6 @@ def main() -> None:
         ):
             print(f"\n{title}, {options.rows} rows, median of {options.rounds} rounds")
             report(measure(url, tables, options.rows, options.rounds))
-
-
-@contextmanager
-def database(url: str | None) -> Iterator[str]:
-    """Yield the given URL, or that of a fresh embedded server with its usual durability."""
-    if url is not None:
-        yield url
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        server = embedded.start(Path(folder) / "postgres")
-        try:
-            yield server.url
-        finally:
-            server.stop()
 
 
 def plain_tables(url: str) -> list[str]:

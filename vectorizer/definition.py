@@ -165,6 +165,9 @@ class Installation:
     id: int
     name: str
     source: Relation
+    source_oid: int
+    source_columns: str
+    """Numbers and names of the source's columns when this was read."""
     key: tuple[KeyColumn, ...]
     columns: Mapping[str, str] | None
     """Present names of the columns that the definition names; None where all columns count."""
@@ -197,6 +200,8 @@ class Installation:
             id=record["id"],
             name=record["name"],
             source=Relation(record["source_schema"], record["source_name"]),
+            source_oid=record["source_oid"],
+            source_columns=record["source_columns"],
             key=tuple(KeyColumn(**column) for column in record["key"]),
             columns=record["columns"],
             definition=Definition.parse(record["definition"]),

@@ -45,7 +45,8 @@ class KeptChunk:
     def changed(self) -> bool:
         """Whether anything of the stored chunk has to be written."""
         old = self.stored
-        return not old.same_metadata or (old.id, old.chunk) != (self.id, self.chunk)
+        before = (old.id, old.time, old.chunk)
+        return not old.same_metadata or before != (self.id, self.time, self.chunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def diff_chunks(
         content = content_hash(text)
         if known := by_content[content]:
             old = known.pop(0)
-            identifier = old.id if old.time == time else retimed(old.id, time)
+            identifier = retimed(old.id, time)
             taken.add(identifier)
             diff.kept.append(KeptChunk(old, identifier, time, position))
         else:

@@ -110,6 +110,13 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         "log": sql.Identifier(schema, installation.log_table),
         "row": sql.Identifier(schema, installation.row_table),
         "source": relation(installation.source),
+        "expect_columns": compose(
+            "{}.expect_columns({}::oid, {})",
+            sql.Identifier(schema),
+            sql.Literal(installation.source_oid),
+            sql.Literal(installation.source_columns),
+        ),
+        "dimensions": sql.Literal(installation.definition.dimensions),
         "names": _names(key),
         "names_desc": _joined(key, lambda k: compose("{} desc", sql.Identifier(k.name))),
         "record": _joined(

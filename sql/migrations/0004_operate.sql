@@ -76,7 +76,7 @@ begin
   execute format(
     'delete from %1$s where ctid = any (array('
     '  select l.ctid from %1$s l join ('
-    '    select ctid, row_number() over (partition by %2$s order by ctid) as n from %1$s where kind = ''r'') as e'
+    '    select ctid, row_number() over (partition by %2$s order by ctid desc) as n from %1$s where kind = ''r'') as e'
     '  on e.ctid = l.ctid where e.n > 1 for update of l skip locked))', log_path,
     (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(v.key) with ordinality as e(k, n)));
   get diagnostics removed = row_count;

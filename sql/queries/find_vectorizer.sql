@@ -7,6 +7,7 @@ select v.id, v.name, v.definition,
        (select jsonb_object_agg(e.name, a.attname) from jsonb_each_text(v.columns) as e(name, number)
         left join pg_attribute a on a.attrelid = v.source and not a.attisdropped
           and case when v.numbered_for = v.source then a.attnum = e.number::int2 else a.attname = e.name end) as columns,
+       v.source::oid::bigint as source_oid, {schema}.source_columns(v.source) as source_columns,
        v.log_table, v.row_table, v.paused_at, v.paused_reason,
        s.relname as source_name, sn.nspname as source_schema,
        d.relname as destination_name, dn.nspname as destination_schema,

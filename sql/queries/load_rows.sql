@@ -8,4 +8,5 @@ left join lateral (
   select {source_hash} as source_hash, {time} as time, {metadata} as metadata,
          {columns} as columns
   from {source} s where {s_matches_k}) s on true
+where {expect_columns}
 order by k.n

@@ -10,7 +10,8 @@ with cursor as materialized (
 ), chunks as materialized (
   {chunks}
 ), backfill as (
-  select backfill_done_at is null as running, sweep_done_at is null as sweeping
+  select backfill_done_at is null as running, backfill_done_at is null and backfill_resync as comparing,
+         sweep_done_at is null as sweeping
   from {schema}.progress where vectorizer = %(vectorizer)s
 ), judged as (
   select {names},
@@ -31,7 +32,9 @@ with cursor as materialized (
     exists (select from {schema}.lease h where h.token = l.lease)
       or (l.lease is null and l.available_at is not null)
       or (l.source_hash is null and d.chunks is null and b.running)
-      or (s.source_hash is null and b.sweeping) as pending
+      or (s.source_hash is null and b.sweeping)
+      -- Every row is being compared by its hash, after a suspension.
+      or b.comparing as pending
   from source_rows s
   full join ledger l using ({names})
   full join chunks d using ({names})

@@ -52,7 +52,7 @@ def installation(name: str) -> Installation:
         Installation, id=1, name=name, source=Relation(name, name), key=(key,),
         columns={name: name}, definition=definition, log_table=name + "_log",
         row_table=name + "_row", destination=Relation(name, name), storage=Relation(name, name),
-        paused_reason=None, vector_schema=name, suspended_at=None,
+        paused_reason=None, vector_schema=name, source_oid=1, source_columns="1 id",
     )  # fmt: skip
 
 

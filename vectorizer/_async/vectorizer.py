@@ -301,9 +301,10 @@ class AsyncVectorizer:
     async def status(self) -> dict[str, JSON]:
         """Return the row of the view `vectorizer.status` for this vectorizer."""
         await self._schema.check()
+        for status in await self._schema.status(self.name):
+            return status
         await self._schema.find(self.name)
-        (status,) = await self._schema.status(self.name)
-        return status
+        raise AssertionError("unreachable: what is installed has a status")
 
     async def dead_letters(self) -> list[dict[str, JSON]]:
         """Return the rows that were given up, with key, attempts and error."""

@@ -302,9 +302,10 @@ class Vectorizer:
     def status(self) -> dict[str, JSON]:
         """Return the row of the view `vectorizer.status` for this vectorizer."""
         self._schema.check()
+        for status in self._schema.status(self.name):
+            return status
         self._schema.find(self.name)
-        (status,) = self._schema.status(self.name)
-        return status
+        raise AssertionError("unreachable: what is installed has a status")
 
     def dead_letters(self) -> list[dict[str, JSON]]:
         """Return the rows that were given up, with key, attempts and error."""

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# PostgreSQL 17 with pgvector from Debian's packages, in a folder: nothing is installed on the
-# machine, nothing is mounted. Needs root, on Debian or a relative of it.
+# PostgreSQL 17 with pgvector and TimescaleDB (Apache edition) from Debian's packages, in a folder:
+# nothing is installed on the machine, nothing is mounted. Needs root, on Debian or a relative of it.
+# PgBouncer lies beside it; tests/interop starts its own.
 #   .ci/postgres17.sh DEST PORT    makes it on first use, starts it, prints its URL
 #   .ci/postgres17.sh DEST stop    stops it
 # Its data does not survive a crash: for tests.
@@ -46,7 +47,8 @@ unpack_debs() {
   export APT_CONFIG=$apt/apt.conf
   apt-get -qq update >&2
   # dash and coreutils: initdb and pg_ctl call a shell.
-  apt-get -qq -y --download-only install postgresql-17 postgresql-17-pgvector dash coreutils >&2
+  apt-get -qq -y --download-only install postgresql-17 postgresql-17-pgvector \
+    postgresql-17-timescaledb pgbouncer dash coreutils >&2
   mkdir -p "$root"
   local deb
   for deb in "$apt"/cache/archives/*.deb; do dpkg-deb -x "$deb" "$root"; done
@@ -66,9 +68,13 @@ furnish() { # what a server needs of a machine
 }
 
 make_cluster() { # mmap: there is no /dev/shm in the root
+  # One worker is TimescaleDB's launcher itself; more of them would visit every database that a
+  # test wants to copy or drop, and there is nothing to schedule in this edition.
   in_root initdb -D /pg/data -A trust -E UTF8 --locale=C.UTF-8 --no-sync \
     -c dynamic_shared_memory_type=mmap -c fsync=off -c full_page_writes=off \
-    -c max_connections=200 -c listen_addresses=127.0.0.1 >/dev/null
+    -c max_connections=200 -c listen_addresses=127.0.0.1 -c shared_preload_libraries=timescaledb \
+    -c timescaledb.max_background_workers=1 -c timescaledb.telemetry_level=off \
+    -c wal_level=logical -c max_prepared_transactions=5 >/dev/null
 }
 
 if [[ $port == stop ]]; then

@@ -21,7 +21,7 @@ from vectorizer.errors import (
     VectorizerError,
 )
 
-__all__ = ["is_data_error", "is_drift", "place", "translated", "unreachable"]
+__all__ = ["is_conflict", "is_data_error", "is_drift", "place", "translated", "unreachable"]
 
 # SQLSTATEs that our own functions raise; see sql/migrations.
 _OURS: Final[dict[str, type[VectorizerError]]] = {
@@ -90,6 +90,14 @@ def _message(error: psycopg.Error) -> str:
     return "; ".join(part for part in (primary, detail, hint) if part)
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Whether others were in the way, and trying again will do.
+
+    SQLSTATEs serialization_failure, deadlock_detected and lock_not_available.
+    """
+    return _state(error) in ("40001", "40P01", "55P03")
+
+
 def is_data_error(error: VectorizerError) -> bool:
     """Whether a value of some row was the cause: SQLSTATE classes 22 (data) and 23 (constraint)."""
     return _state(error).startswith(("22", "23"))
@@ -104,5 +112,5 @@ def is_drift(error: VectorizerError) -> bool:
     return _state(error).startswith("42")
 
 
-def _state(error: VectorizerError) -> str:
+def _state(error: BaseException) -> str:
     return getattr(error.__cause__, "sqlstate", None) or ""

@@ -140,7 +140,7 @@ class AsyncDatabase:
         await self.open()
         if self._in_recovery:
             raise DatabaseError(
-                f"{place(self.url)} is a read-only replica; workers need the primary server"
+                f"{place(self.url)} is a read-only replica; this needs the primary server"
             )
 
     async def _probe(self) -> bool:

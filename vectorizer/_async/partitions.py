@@ -10,6 +10,7 @@ from psycopg import sql
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from vectorizer._async.database import AsyncDatabase
+from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Relation
 from vectorizer.errors import DatabaseError
 from vectorizer.partitioning import Partition, partition_of
@@ -18,7 +19,6 @@ from vectorizer.statements import compose_query, relation
 __all__ = ["AsyncPartitions"]
 
 _NO_PARTITION = "23514"  # check violation
-_RETRYABLE = ("55P03", "40P01")  # lock not available, deadlock
 
 
 class AsyncPartitions:
@@ -55,7 +55,7 @@ class AsyncPartitions:
 
     async def _make(self, partition: Partition) -> None:
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(_is_retryable),
+            retry=retry_if_exception(is_conflict),
             wait=wait_random_exponential(multiplier=0.1, max=2),
             stop=stop_after_delay(60),
             reraise=True,
@@ -81,10 +81,3 @@ class AsyncPartitions:
         await connection.execute(compose_query("create_partition", **parts))
         bounds = {"start": sql.Literal(partition.start), "end": sql.Literal(partition.end)}
         await connection.execute(compose_query("attach_partition", **parts, **bounds))
-
-
-def _is_retryable(error: BaseException) -> bool:
-    return (
-        isinstance(error, DatabaseError)
-        and getattr(error.__cause__, "sqlstate", None) in _RETRYABLE
-    )

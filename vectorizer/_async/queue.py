@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 
 from vectorizer._async.database import AsyncDatabase
 from vectorizer.batch import Batch, Failed, LoadedRow
+from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Installation
 from vectorizer.errors import DatabaseError, LeaseLost, VectorizerPaused
 from vectorizer.statements import Statements
@@ -30,7 +31,6 @@ _START = "(0,0)"
 _LOOK_BACK_SECONDS = 1.0
 # ... and spends at most one part in so many of its time on that.
 _LOOK_BACK_SHARE = 20
-_CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
 
 
 class _TruncateFoundError(Exception):
@@ -104,7 +104,7 @@ class AsyncQueue:
                 continue
             except DatabaseError as error:
                 # Two claims met over each other's rows; the server undid this one.
-                if getattr(error.__cause__, "sqlstate", None) not in _CONFLICTS:
+                if not is_conflict(error):
                     raise
                 continue
             if batch is not None or not more:

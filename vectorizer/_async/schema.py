@@ -12,15 +12,14 @@ from psycopg.types.json import Jsonb
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from vectorizer._async.database import AsyncDatabase
+from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Definition, Installation
-from vectorizer.errors import DatabaseError, NotInstalled, SchemaVersionError, SourceError
+from vectorizer.errors import NotInstalled, SchemaVersionError, SourceError
 from vectorizer.queries import migrations
 from vectorizer.statements import compose, compose_query
 from vectorizer.types import JSON
 
 __all__ = ["AsyncSchema"]
-
-_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class AsyncSchema:
@@ -90,7 +89,7 @@ class AsyncSchema:
         if version < migrations()[-1].number:
             raise SchemaVersionError(
                 f"schema {self.database.schema!r} is at version {version}, this program needs "
-                f"{migrations()[-1].number}; installing any vectorizer again brings it up to date"
+                f"{migrations()[-1].number}; bring it up to date with: vectorizer migrate"
             )
 
     async def _checked_version(self) -> int:
@@ -180,6 +179,7 @@ class AsyncSchema:
             )
 
     async def _call(self, statement: str, *arguments: object) -> JSON:
+        await self.database.require_primary()
         async for attempt in _patient():
             with attempt:
                 async with self.database.transaction() as connection:
@@ -245,15 +245,8 @@ def _patient() -> AsyncRetrying:
     # Each try gives up its place in the lock queue after two seconds, so that we do not make the
     # application wait behind us while we wait behind a long transaction.
     return AsyncRetrying(
-        retry=retry_if_exception(_is_lock_timeout),
+        retry=retry_if_exception(is_conflict),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         stop=stop_after_delay(60),
         reraise=True,
-    )
-
-
-def _is_lock_timeout(error: BaseException) -> bool:
-    cause = error.__cause__
-    return (
-        isinstance(error, DatabaseError) and getattr(cause, "sqlstate", None) == _LOCK_NOT_AVAILABLE
     )

@@ -141,7 +141,7 @@ class Database:
         self.open()
         if self._in_recovery:
             raise DatabaseError(
-                f"{place(self.url)} is a read-only replica; workers need the primary server"
+                f"{place(self.url)} is a read-only replica; this needs the primary server"
             )
 
     def _probe(self) -> bool:

@@ -11,6 +11,7 @@ from psycopg import sql
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from vectorizer._sync.database import Database
+from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Relation
 from vectorizer.errors import DatabaseError
 from vectorizer.partitioning import Partition, partition_of
@@ -19,7 +20,6 @@ from vectorizer.statements import compose_query, relation
 __all__ = ["Partitions"]
 
 _NO_PARTITION = "23514"  # check violation
-_RETRYABLE = ("55P03", "40P01")  # lock not available, deadlock
 
 
 class Partitions:
@@ -56,7 +56,7 @@ class Partitions:
 
     def _make(self, partition: Partition) -> None:
         for attempt in Retrying(
-            retry=retry_if_exception(_is_retryable),
+            retry=retry_if_exception(is_conflict),
             wait=wait_random_exponential(multiplier=0.1, max=2),
             stop=stop_after_delay(60),
             reraise=True,
@@ -82,10 +82,3 @@ class Partitions:
         connection.execute(compose_query("create_partition", **parts))
         bounds = {"start": sql.Literal(partition.start), "end": sql.Literal(partition.end)}
         connection.execute(compose_query("attach_partition", **parts, **bounds))
-
-
-def _is_retryable(error: BaseException) -> bool:
-    return (
-        isinstance(error, DatabaseError)
-        and getattr(error.__cause__, "sqlstate", None) in _RETRYABLE
-    )

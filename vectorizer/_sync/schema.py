@@ -13,15 +13,14 @@ from psycopg.types.json import Jsonb
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from vectorizer._sync.database import Database
+from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Definition, Installation
-from vectorizer.errors import DatabaseError, NotInstalled, SchemaVersionError, SourceError
+from vectorizer.errors import NotInstalled, SchemaVersionError, SourceError
 from vectorizer.queries import migrations
 from vectorizer.statements import compose, compose_query
 from vectorizer.types import JSON
 
 __all__ = ["Schema"]
-
-_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Schema:
@@ -89,7 +88,7 @@ class Schema:
         if version < migrations()[-1].number:
             raise SchemaVersionError(
                 f"schema {self.database.schema!r} is at version {version}, this program needs "
-                f"{migrations()[-1].number}; installing any vectorizer again brings it up to date"
+                f"{migrations()[-1].number}; bring it up to date with: vectorizer migrate"
             )
 
     def _checked_version(self) -> int:
@@ -179,6 +178,7 @@ class Schema:
             )
 
     def _call(self, statement: str, *arguments: object) -> JSON:
+        self.database.require_primary()
         for attempt in _patient():
             with attempt:
                 with self.database.transaction() as connection:
@@ -242,15 +242,8 @@ def _patient() -> Retrying:
     # Each try gives up its place in the lock queue after two seconds, so that we do not make the
     # application wait behind us while we wait behind a long transaction.
     return Retrying(
-        retry=retry_if_exception(_is_lock_timeout),
+        retry=retry_if_exception(is_conflict),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         stop=stop_after_delay(60),
         reraise=True,
-    )
-
-
-def _is_lock_timeout(error: BaseException) -> bool:
-    cause = error.__cause__
-    return (
-        isinstance(error, DatabaseError) and getattr(cause, "sqlstate", None) == _LOCK_NOT_AVAILABLE
     )

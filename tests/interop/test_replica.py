@@ -98,7 +98,7 @@ def command(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("run",), "is a read-only replica; workers need the primary server"),
+        (("run",), "is a read-only replica; this needs the primary server"),
         (("run", "post"), "is a read-only replica"),
         (("install", "post", "--chunk-column", "body", "--embedder", "fake"), "read-only replica"),
         (("migrate",), "is a read-only replica"),

@@ -148,3 +148,23 @@ def test_a_worker_whose_clock_is_wrong(
             assert elsewhere
             assert elsewhere + len(embedder.seen) == 40
             check(connection, vectorizer)
+
+
+def test_a_drain_waits_for_what_another_claim_has_locked(vectorizer_url: str) -> None:
+    """A worker that lost its connection in a claim may hold entries until its server notices."""
+    with (
+        create(vectorizer_url, rows=1) as connection,
+        posts(vectorizer_url) as vectorizer,
+        psycopg.connect(vectorizer_url) as claim,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        vectorizer.install()
+        vectorizer.run()
+        connection.execute("update posts set body = 'edited'")
+        claim.execute("select from vectorizer.posts_log for update")
+        assert vectorizer.process() == 0
+        assert vectorizer._ready().queue.in_flight_seconds() == 0
+        draining = threads.submit(vectorizer.run)
+        claim.rollback()
+        assert draining.result(20).rows == 1
+        check(connection, vectorizer)

@@ -337,7 +337,7 @@ class AsyncQueue:
             await self._execute(connection, "pause_vectorizer", reason=reason)
 
     async def in_flight_seconds(self) -> float | None:
-        """Return the seconds until the last lease of anybody expires; None if there is none."""
+        """Return for how many seconds others may hold work; None if they hold none."""
         async with self._database.transaction() as connection:
             found = await self._execute(connection, "in_flight")
             record = await found.fetchone()

@@ -334,7 +334,7 @@ class Queue:
             self._execute(connection, "pause_vectorizer", reason=reason)
 
     def in_flight_seconds(self) -> float | None:
-        """Return the seconds until the last lease of anybody expires; None if there is none."""
+        """Return for how many seconds others may hold work; None if they hold none."""
         with self._database.transaction() as connection:
             found = self._execute(connection, "in_flight")
             record = found.fetchone()

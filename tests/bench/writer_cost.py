@@ -92,7 +92,9 @@ def add_pgai(connection: psycopg.Connection) -> bool:
     if package is None or not package.submodule_search_locations:
         return False
     script = Path(package.submodule_search_locations[0]) / "data" / "ai.sql"
-    connection.execute(script.read_bytes())
+    connection.execute("create extension if not exists vector")
+    # As CREATE EXTENSION would, for it is an extension's script.
+    connection.execute(script.read_bytes().replace(b"@extschema:vector@", b"public"))
     connection.execute("create table pgai_store (id bigint, chunk text)")
     connection.execute("create index on pgai_store (id)")
     connection.execute("create table pgai_queue (id bigint, queued_at timestamptz default now())")

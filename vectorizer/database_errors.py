@@ -23,7 +23,7 @@ from vectorizer.errors import (
 
 __all__ = ["is_conflict", "is_data_error", "is_drift", "place", "translated", "unreachable"]
 
-# SQLSTATEs that our own functions raise; see sql/migrations.
+# SQLSTATEs that our own functions raise; see sql/functions/common.sql.
 _OURS: Final[dict[str, type[VectorizerError]]] = {
     "VZ001": SourceError,
     "VZ002": ConfigurationError,

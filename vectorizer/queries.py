@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
-__all__ = ["Migration", "migrations", "query"]
+__all__ = ["Functions", "Migration", "functions", "migrations", "query"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,17 @@ class Migration:
     number: int
     name: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """All functions and views of our schema, made anew whenever it is migrated.
+
+    text: with the same placeholders; digest: tells one state of them from another.
+    """
+
+    text: str
+    digest: str
 
 
 @cache
@@ -38,3 +50,11 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(
         Migration(int(file.name[:4]), file.stem, file.read_text(encoding="utf-8")) for file in files
     )
+
+
+@cache
+def functions() -> Functions:
+    """Return `sql/functions/*.sql` as one text."""
+    files = sorted((_folder() / "functions").glob("*.sql"))
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    return Functions(text, sha256(text.encode()).hexdigest())

@@ -13,7 +13,7 @@ from psycopg import sql
 
 import vectorizer.queries
 from vectorizer.definition import Definition, Installation, KeyColumn, Relation
-from vectorizer.queries import migrations
+from vectorizer.queries import functions, migrations
 from vectorizer.statements import Statements, compose, compose_query, relation, without_placeholders
 
 NASTY = ['q"uote', "sin'gle", "per%cent", "%s", "%(x)s", "{brace}", "{}", "select", "Mixed Case",
@@ -119,9 +119,20 @@ def test_an_unknown_query_is_an_error() -> None:
         compose_query("nothing")
 
 
-def test_migrations_are_numbered_without_gaps() -> None:
-    assert [step.number for step in migrations()] == list(range(1, len(migrations()) + 1))
+def test_no_two_migrations_have_the_same_number() -> None:
+    numbers = [step.number for step in migrations()]
+    assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("part", [functions().text, *(step.text for step in migrations())])
+def test_the_schema_is_named_everywhere(part: str) -> None:
     names = {"schema": sql.Identifier('my "schema"'), "schema_name": sql.Literal('my "schema"')}
-    for step in migrations():
-        composed = text(compose(step.text, **names))
-        assert "{schema" not in composed, step.name
+    composed = text(compose(part, **names))
+    assert "{schema" not in composed
+    assert " vectorizer." not in composed
+
+
+def test_functions_can_be_made_again() -> None:
+    made = re.findall(r"^create .*", functions().text, re.MULTILINE)
+    assert made
+    assert all(line.startswith("create or replace ") for line in made)

@@ -15,7 +15,7 @@ from vectorizer._async.database import AsyncDatabase
 from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Definition, Installation
 from vectorizer.errors import NotInstalled, SchemaVersionError, SourceError
-from vectorizer.queries import migrations
+from vectorizer.queries import functions, migrations
 from vectorizer.statements import compose, compose_query
 from vectorizer.types import JSON
 
@@ -52,7 +52,7 @@ class AsyncSchema:
         Safe from several processes at once. Raises SchemaVersionError if the schema is newer.
         """
         await self.database.require_primary()
-        if await self._checked_version() == migrations()[-1].number:
+        if await self._is_current():
             return []
         async with self.database.transaction() as connection:
             return await self._migrate(connection)
@@ -76,7 +76,33 @@ class AsyncSchema:
                 ),
                 [migration.number, migration.name],
             )
+        await self._make_functions(connection)
         return [migration.name for migration in missing]
+
+    async def _make_functions(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        # They name each other in any order.
+        await connection.execute("set local check_function_bodies = off")
+        await connection.execute(compose(functions().text, **self._names), prepare=False)
+        await connection.execute(
+            compose(
+                "update {schema}.migration set functions = %s "
+                "where number = (select max(number) from {schema}.migration)",
+                **self._names,
+            ),
+            [functions().digest],
+        )
+
+    async def _is_current(self) -> bool:
+        if await self._checked_version() < migrations()[-1].number:
+            return False
+        async with self.database.transaction() as connection:
+            found = await connection.execute(
+                compose(
+                    "select functions from {schema}.migration order by number desc limit 1",
+                    **self._names,
+                )
+            )
+            return await found.fetchone() == (functions().digest,)
 
     async def check(self) -> None:
         """Raise SchemaVersionError unless the schema is exactly of this program's version."""
@@ -108,7 +134,7 @@ class AsyncSchema:
         AlreadyInstalled or ExtensionMissing; nothing at all is changed then.
         """
         await self.database.require_primary()
-        current = await self._checked_version() == migrations()[-1].number
+        current = await self._is_current()
         async for attempt in _patient():
             with attempt:
                 async with self.database.transaction() as connection:

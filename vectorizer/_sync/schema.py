@@ -16,7 +16,7 @@ from vectorizer._sync.database import Database
 from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Definition, Installation
 from vectorizer.errors import NotInstalled, SchemaVersionError, SourceError
-from vectorizer.queries import migrations
+from vectorizer.queries import functions, migrations
 from vectorizer.statements import compose, compose_query
 from vectorizer.types import JSON
 
@@ -53,7 +53,7 @@ class Schema:
         Safe from several processes at once. Raises SchemaVersionError if the schema is newer.
         """
         self.database.require_primary()
-        if self._checked_version() == migrations()[-1].number:
+        if self._is_current():
             return []
         with self.database.transaction() as connection:
             return self._migrate(connection)
@@ -75,7 +75,33 @@ class Schema:
                 ),
                 [migration.number, migration.name],
             )
+        self._make_functions(connection)
         return [migration.name for migration in missing]
+
+    def _make_functions(self, connection: psycopg.Connection[Any]) -> None:
+        # They name each other in any order.
+        connection.execute("set local check_function_bodies = off")
+        connection.execute(compose(functions().text, **self._names), prepare=False)
+        connection.execute(
+            compose(
+                "update {schema}.migration set functions = %s "
+                "where number = (select max(number) from {schema}.migration)",
+                **self._names,
+            ),
+            [functions().digest],
+        )
+
+    def _is_current(self) -> bool:
+        if self._checked_version() < migrations()[-1].number:
+            return False
+        with self.database.transaction() as connection:
+            found = connection.execute(
+                compose(
+                    "select functions from {schema}.migration order by number desc limit 1",
+                    **self._names,
+                )
+            )
+            return found.fetchone() == (functions().digest,)
 
     def check(self) -> None:
         """Raise SchemaVersionError unless the schema is exactly of this program's version."""
@@ -107,7 +133,7 @@ class Schema:
         AlreadyInstalled or ExtensionMissing; nothing at all is changed then.
         """
         self.database.require_primary()
-        current = self._checked_version() == migrations()[-1].number
+        current = self._is_current()
         for attempt in _patient():
             with attempt:
                 with self.database.transaction() as connection:

@@ -1,0 +1,89 @@
+-- Definitions: what may be said in one, and how it is said.
+
+-- What each option may be; the columns are looked up later.
+create or replace function {schema}.check_options(definition jsonb) returns void
+language plpgsql as $$
+declare
+  rule record;
+begin
+  for rule in
+    select * from (values
+      ('chunk_column', '$.type() == "string"', 'the name of a column'),
+      ('time_column', '$.type() == "string"', 'the name of a column'),
+      ('template', '$.type() == "string" && $ like_regex "[{{]chunk[}}]"', 'a text with {{chunk}} and other columns in braces'),
+      ('metadata', '$.type() == "array" && !exists($[*] ? (@.type() != "string"))', 'a list of column names'),
+      ('key', '$.type() == "array" && $.size() > 0 && !exists($[*] ? (@.type() != "string"))', 'a list of column names'),
+      ('partition_interval', '$.type() == "string"', 'an interval such as "30 days"'),
+      ('destination', '$.type() == "string"', 'the name of a view, with or without a schema'),
+      ('embedder', '$.type() == "object"', 'an object such as {{"provider": "minilm"}}'),
+      ('model', '$.type() == "string" && $ != ""', 'the name of a model'),
+      ('dimensions', '$.type() == "number" && $ >= 1 && $ <= 16000 && $ == $.floor()', 'a whole number from 1 to 16000'),
+      ('chunk_size', '$.type() == "array" && $.size() == 2 && !exists($[*] ? (@.type() != "number" || @ != @.floor())) && $[0] >= 1 && $[0] <= $[1]',
+        'two whole numbers, the least and the most characters of a chunk'),
+      ('chunk_overlap', '$.type() == "number" && $ >= 0 && $ == $.floor()', 'a whole number, 0 or more'),
+      ('where', '$.type() == "string"', 'an SQL condition over columns of the table'),
+      ('always', '$.type() == "boolean"', 'true or false')
+    ) as r(option, test, wanted)
+    where definition ? option
+  loop
+    if not coalesce(jsonb_path_match(definition -> rule.option, ('strict ' || rule.test)::jsonpath, silent => true), false) then
+      perform {schema}.fail('VZ002', format('%s is %s', rule.option, definition -> rule.option), 'it has to be ' || rule.wanted);
+    end if;
+  end loop;
+end $$;
+
+-- A fixed length of time in whole seconds, so that "30 days" and "720 hours" are the same; months and
+-- years have none.
+create or replace function {schema}.seconds_of(given text) returns bigint
+language plpgsql stable as $$
+declare
+  seconds numeric;
+begin
+  begin
+    if extract(month from given::interval) = 0 and extract(year from given::interval) = 0 then
+      seconds := extract(epoch from given::interval);
+    end if;
+  exception when data_exception then
+    seconds := null;
+  end;
+  if seconds is null or seconds < 3600 or seconds <> floor(seconds) then
+    perform {schema}.fail('VZ002', format('partition_interval %s is not usable', to_json(given)),
+      'give a fixed length of an hour or more, in hours, days or weeks, such as "30 days"');
+  end if;
+  return seconds;
+end $$;
+
+-- Defaults filled in and spellings made one, so that two definitions can be compared.
+create or replace function {schema}.normalize(definition jsonb) returns jsonb
+language plpgsql stable as $$
+declare
+  result jsonb := jsonb_strip_nulls(definition);
+  allowed constant text[] := array['chunk_column', 'template', 'metadata', 'time_column', 'key',
+    'partition_interval', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap',
+    'where', 'always'];
+  unknown text;
+begin
+  if jsonb_typeof(definition) <> 'object' then
+    perform {schema}.fail('VZ002', 'the definition is no JSON object',
+      'give options by name, such as: chunk_column, model, dimensions');
+  end if;
+  select k into unknown from jsonb_object_keys(result) as k where k <> all (allowed) limit 1;
+  if unknown is not null then
+    perform {schema}.fail('VZ002', format('the definition has an unknown option %s', to_json(unknown)),
+      'the options are: ' || array_to_string(allowed, ', '));
+  end if;
+  perform {schema}.check_options(result);
+  if result ? 'chunk_column' then
+    result := jsonb_build_object('metadata', '[]'::jsonb, 'chunk_size', '[500, 1000]'::jsonb,
+      'chunk_overlap', 0, 'embedder', '{{}}'::jsonb) || result;
+    if not result ? 'model' or not result ? 'dimensions' then
+      perform {schema}.fail('VZ002', 'the definition lacks "model" or "dimensions"',
+        'name the model and the number of dimensions of its vectors');
+    end if;
+  end if;
+  if result ? 'partition_interval' then
+    result := jsonb_set(result, '{{partition_interval}}',
+      to_jsonb({schema}.seconds_of(result ->> 'partition_interval') || ' seconds'));
+  end if;
+  return result;
+end $$;

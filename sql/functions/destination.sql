@@ -1,0 +1,96 @@
+-- Where embeddings go: storage, and the view that readers search.
+
+-- The schema-qualified name of a destination: in the schema of its source unless named with one.
+create or replace function {schema}.destination_path(source regclass, named text) returns text
+language plpgsql stable as $$
+declare
+  schema_of_source name;
+  parts text[];
+begin
+  begin
+    parts := parse_ident(named);
+  exception when invalid_parameter_value then
+    parts := '{{}}';
+  end;
+  if cardinality(parts) not in (1, 2) then
+    perform {schema}.fail('VZ002', format('destination %s is no name of a view', to_json(named)),
+      'give a name, or a schema and a name with a dot between; other characters need double quotes');
+  end if;
+  select n.nspname, parse_ident(coalesce(named, quote_ident({schema}.object_name(c.relname, '_embedding'))))
+  into schema_of_source, parts
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = source;
+  if cardinality(parts) = 1 then
+    parts := array[schema_of_source::text] || parts;
+  elsif to_regnamespace(quote_ident(parts[1])) is null then
+    perform {schema}.fail('VZ002', format('destination %s is in schema %I, which does not exist', to_json(named), parts[1]),
+      format('create schema %I, or choose another destination', parts[1]));
+  end if;
+  return format('%I.%I', parts[1], parts[2]);
+end $$;
+
+-- The view that readers search. Its cast lets a later generation with other dimensions take it over.
+create or replace function {schema}.create_view(name text, key jsonb, definition jsonb, storage regclass) returns regclass
+language plpgsql as $$
+declare
+  path text := definition ->> 'destination';
+begin
+  execute format(
+    'create view %s as select id, time, %s, chunk, metadata, contents, embedding::%I.vector as embedding from %s', path,
+    (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(key) with ordinality as e(k, n)),
+    (select nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where extname = 'vector'), storage);
+  execute format('comment on view %s is %L', path,
+    format('Embeddings made by vectorizer %I with %s.', name, definition ->> 'model'));
+  return path::regclass;
+end $$;
+
+create or replace function {schema}.create_destination(name text, key jsonb, definition jsonb) returns regclass[]
+language plpgsql as $$
+declare
+  path text[] := parse_ident(definition ->> 'destination');
+  storage text := {schema}.object_name(path[2], '_g1');
+  extension text := (select quote_ident(nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+                     where extname = 'vector');
+  names text := (select string_agg(quote_ident(k ->> 'name'), ', ' order by n)
+                 from jsonb_array_elements(key) with ordinality as e(k, n));
+begin
+  if to_regclass(format('%I.%I', path[1], path[2])) is not null
+     or to_regclass(format('%I.%I', path[1], storage)) is not null then
+    perform {schema}.fail('VZ003', format('destination %I.%I or its storage %I exists already', path[1], path[2], storage),
+      'choose another destination, or drop that one if nothing needs it');
+  end if;
+  execute format(
+    'create table %I.%I ('
+    '  id uuid not null,'
+    '  time timestamptz not null,'
+    '  %s,'
+    '  chunk integer not null,'
+    '  content_hash bytea not null,'
+    '  metadata jsonb not null,'
+    '  contents text not null,'
+    '  embedding %s.vector(%s) not null,'
+    '  primary key (id, time)'
+    ') %s', path[1], storage,
+    (select string_agg(format('%I %s not null', k ->> 'name', k ->> 'type'), ', ' order by n)
+     from jsonb_array_elements(key) with ordinality as e(k, n)),
+    extension, definition ->> 'dimensions',
+    case when definition ? 'partition_interval' then 'partition by range (time)' else '' end);
+  execute format('create index on %I.%I (%s)', path[1], storage, names);
+  execute format('create index on %I.%I using gin (metadata jsonb_path_ops)', path[1], storage);
+  return array[{schema}.create_view(name, key, definition, format('%I.%I', path[1], storage)::regclass),
+    format('%I.%I', path[1], storage)::regclass];
+end $$;
+
+create or replace function {schema}.ensure_vector() returns void
+language plpgsql as $$
+begin
+  if exists (select from pg_extension where extname = 'vector') then
+    return;
+  end if;
+  begin
+    create extension vector;
+  exception when others then
+    perform {schema}.fail('VZ005',
+      format('the extension "vector" (pgvector) is missing in database %I: %s', current_database(), sqlerrm),
+      'install pgvector on the server, then let an administrator run: CREATE EXTENSION vector');
+  end;
+end $$;

@@ -49,7 +49,8 @@ begin
 end $$;
 
 -- Shrink a log that nobody drained to one entry a key; returns how many entries went. Writers and
--- workers go on meanwhile; entries that a claim holds at this moment stay.
+-- workers go on meanwhile; entries that a claim holds at this moment stay. The first of each key is kept,
+-- so that a VACUUM can give the end of the table back to the disk.
 create or replace function {schema}.collapse(name text) returns bigint
 language plpgsql as $$
 #variable_conflict use_column
@@ -61,7 +62,7 @@ begin
   execute format(
     'delete from %1$s where ctid = any (array('
     '  select l.ctid from %1$s l join ('
-    '    select ctid, row_number() over (partition by %2$s order by ctid desc) as n from %1$s where kind = ''r'') as e'
+    '    select ctid, row_number() over (partition by %2$s order by ctid) as n from %1$s where kind = ''r'') as e'
     '  on e.ctid = l.ctid where e.n > 1 for update of l skip locked))', log_path,
     (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(v.key) with ordinality as e(k, n)));
   get diagnostics removed = row_count;

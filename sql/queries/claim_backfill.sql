@@ -18,6 +18,7 @@ with cursor as materialized (
   update {schema}.progress p
   set backfill_cursor = coalesce(s.last, p.backfill_cursor),
       backfill_claimed = p.backfill_claimed + s.rows,
+      backfill_started_at = case when p.backfill_claimed = 0 then clock_timestamp() else p.backfill_started_at end,
       backfill_done_at = case when s.rows < %(rows)s then clock_timestamp() end
   from seen s where p.vectorizer = %(vectorizer)s
 )

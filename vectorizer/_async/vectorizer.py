@@ -298,6 +298,14 @@ class AsyncVectorizer:
         """Give dead letters another life: those with these keys, or all. Return how many."""
         return await self._schema.retry(self.name, keys)
 
+    async def collapse(self) -> int:
+        """Shrink a log that nobody drained to one entry a row; return how many entries went.
+
+        Nothing is lost, and writers go on meanwhile.
+        """
+        await self._schema.check()
+        return await self._schema.collapse(self.name)
+
     async def status(self) -> dict[str, JSON]:
         """Return the row of the view `vectorizer.status` for this vectorizer."""
         await self._schema.check()

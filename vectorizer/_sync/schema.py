@@ -190,6 +190,10 @@ class Schema:
         wanted = None if keys is None else [Jsonb(dict(key)) for key in keys]
         return int(self._call("select {schema}.retry(%s, %s)", name, wanted) or 0)
 
+    def collapse(self, name: str) -> int:
+        """Shrink the log to one entry a key; return how many entries went."""
+        return int(self._call("select {schema}.collapse(%s)", name) or 0)
+
     def wait_for_sync(self, name: str, timeout: float) -> None:
         """Wait, at most `timeout` seconds, until all that is committed now can be searched.
 

@@ -299,6 +299,14 @@ class Vectorizer:
         """Give dead letters another life: those with these keys, or all. Return how many."""
         return self._schema.retry(self.name, keys)
 
+    def collapse(self) -> int:
+        """Shrink a log that nobody drained to one entry a row; return how many entries went.
+
+        Nothing is lost, and writers go on meanwhile.
+        """
+        self._schema.check()
+        return self._schema.collapse(self.name)
+
     def status(self) -> dict[str, JSON]:
         """Return the row of the view `vectorizer.status` for this vectorizer."""
         self._schema.check()

@@ -14,6 +14,7 @@ import typer
 
 from vectorizer.cli import (
     _shared,
+    collapse,
     dead_letters,
     demo,
     install,
@@ -73,6 +74,7 @@ for module in (
     pause,
     suspend,
     resume,
+    collapse,
     uninstall,
     migrate,
 ):

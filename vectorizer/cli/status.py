@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any
 
 import typer
@@ -61,9 +61,19 @@ def _table(row: dict[str, Any]) -> Table:
     table.add_row("waiting to retry", f"{row['retrying']:,} rows")
     table.add_row("dead letters", f"{row['dead_letters']:,} rows")
     done = "done" if row["backfill_done"] else f"of about {row['backfill_total']:,}"
-    table.add_row("backfill", f"{row['backfill_claimed']:,} rows, {done}")
+    left = _left(row["backfill_eta"])
+    table.add_row("backfill", f"{row['backfill_claimed']:,} rows, {done}{left}")
     table.add_row("queue on disk", f"{row['log_bytes'] / 1024:,.0f} KB")
+    for warning in row["warnings"]:
+        table.add_row("[bold]warning[/]", escape(warning))
     return table
+
+
+def _left(eta: datetime | None) -> str:
+    if eta is None:
+        return ""
+    left = max(eta - datetime.now(timezone.utc), timedelta(0))
+    return f", about {timedelta(seconds=round(left.total_seconds()))} left"
 
 
 def _age(oldest: datetime | None) -> str:

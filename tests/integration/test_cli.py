@@ -350,16 +350,16 @@ def test_status_shows_warnings_and_collapse_takes_one_away(cli: Cli, installed: 
     cli("run", "--url", installed)
     execute(
         installed,
-        "do $$ begin for n in 1..300 loop update blog set contents = n::text; end loop;"
+        "do $$ begin for n in 1..1000 loop update blog set contents = n::text; end loop;"
         " execute format('alter database %I set vectorizer.warn_log_size = %L',"
-        " current_database(), '16kB'); end $$",
+        " current_database(), '64kB'); end $$",
     )
     assert "warning" in cli("status", "--url", installed).out
     (status,) = cli("status", "--json", "--url", installed).json
-    assert (status["waiting"], len(status["warnings"])) == (900, 1)
+    assert (status["waiting"], len(status["warnings"])) == (3000, 1)
     done = cli("collapse", "blog", "--url", installed)
     assert (done.code, done.err) == (0, "")
-    assert done.out == "897 entries of the change log of blog went; 3 are left.\n"
+    assert done.out == "2,997 entries of the change log of blog went; 3 are left.\n"
     assert cli("collapse", "blog", "--json", "--url", installed).json == {
         "removed": 0,
         "waiting": 3,
@@ -373,6 +373,6 @@ def test_status_says_how_long_the_backfill_will_take(cli: Cli, installed: str) -
     execute(
         installed,
         "update vectorizer.progress set backfill_claimed = 1, backfill_total = 61,"
-        " backfill_started_at = now() - interval '59.9 seconds'",
+        " backfill_started_at = now() - interval '61 seconds'",
     )
     assert "1 rows, of about 61, about 1:0" in cli("status", "--url", installed).out

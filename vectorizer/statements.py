@@ -71,6 +71,10 @@ class Statements:
         unless_locked = sql.SQL("" if wait else "skip locked")
         return self._compose("lock_progress", unless_locked=unless_locked)
 
+    def vacuum_log(self, *, truncate: bool) -> sql.Composed:
+        """Return the VACUUM of the log; with `truncate` its end is given back to the disk."""
+        return self._compose("vacuum_log", truncate=sql.Literal(truncate))
+
     def verify_end(self, *, started: bool) -> sql.Composed:
         """Return the statement that finds where a range of keys ends."""
         names = {f"after_{alias}": self._where(alias, started=started) for alias in "srd"}

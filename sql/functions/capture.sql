@@ -39,6 +39,15 @@ end $$;
 -- where an EXCEPTION block would cost a subtransaction per row.
 create or replace function {schema}.create_capture(v {schema}.vectorizer) returns void
 language plpgsql as $$
+begin
+  perform {schema}.lock_source(v.source, 'share row exclusive');
+  perform {schema}.make_capture(v);
+  update {schema}.progress set parts = {schema}.capture_targets(v.source, true) where vectorizer = v.id;
+end $$;
+
+-- The functions and triggers; those that are there already stay as they are.
+create or replace function {schema}.make_capture(v {schema}.vectorizer) returns void
+language plpgsql as $$
 declare
   log_path text := format('%I.%I', {schema_name}, v.log_table);
   names text := (select string_agg(quote_ident(k ->> 'name'), ', ' order by n)
@@ -54,8 +63,8 @@ declare
   action text;
   body text;
   function_path text;
+  trigger_name text;
 begin
-  perform {schema}.lock_source(v.source, 'share row exclusive');
   for part in
     select n, k ->> 'type' as type, a.attname from jsonb_array_elements(v.key) with ordinality as e(k, n)
     join pg_attribute a on a.attrelid = v.source and a.attnum = (k ->> 'number')::int2 order by n
@@ -84,9 +93,14 @@ begin
       'create or replace function %s() returns pg_catalog.trigger language plpgsql security definer '
       'as %L', function_path, format('begin %s return null; end', body));
     execute format('revoke all on function %s() from public', function_path);
+    trigger_name := {schema}.object_name('vectorizer_' || v.name, '_' || action);
     foreach target in array {schema}.capture_targets(v.source, action = 'truncate') loop
-      execute format('create trigger %I after %s on %s %s execute function %s()',
-        {schema}.object_name('vectorizer_' || v.name, '_' || action), action, target,
+      continue when exists (
+        select from pg_trigger where tgrelid = target and tgname = trigger_name
+        -- Bit 0 of tgtype: for each row.
+        and (tgtype & 1 = 1) = (action = 'update' or action <> 'truncate' and per_row));
+      execute format('create or replace trigger %I after %s on %s %s execute function %s()',
+        trigger_name, action, target,
         case
           when action = 'truncate' then 'for each statement'
           when action = 'update' then 'for each row when ' || {schema}.change_condition(v.source, v.columns)
@@ -94,8 +108,7 @@ begin
           else format('referencing %s table as changed for each statement', case action when 'insert' then 'new' else 'old' end)
         end, function_path);
       if always then
-        execute format('alter table %s enable always trigger %I', target,
-          {schema}.object_name('vectorizer_' || v.name, '_' || action));
+        execute format('alter table %s enable always trigger %I', target, trigger_name);
       end if;
     end loop;
   end loop;

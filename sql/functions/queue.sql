@@ -19,7 +19,8 @@ begin
     '  %s'
     ') with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,'
     '  autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000,'
-    '  autovacuum_vacuum_cost_delay = 0)', log_path, columns);
+    -- To give the end of the table back to the disk, VACUUM locks writers out. Upkeep does it where it pays.
+    '  autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false)', log_path, columns);
   -- Without this a publication FOR ALL TABLES would refuse our deletes, for there is no primary key.
   execute format('alter table %s replica identity full', log_path);
   execute format('comment on table %s is %L', log_path, format(

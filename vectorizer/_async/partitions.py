@@ -46,14 +46,19 @@ class AsyncPartitions:
             await self.ensure(times)
             await write()
 
-    async def ensure(self, times: Iterable[int]) -> None:
-        """Make the partitions for these times (microseconds since 2000-01-01) where missing."""
-        wanted = {partition_of(time, self._interval) for time in times} - self._known
-        for partition in sorted(wanted, key=lambda p: p.start):
-            await self._make(partition)
-        self._known |= wanted
+    async def ensure(self, times: Iterable[int]) -> int:
+        """Make the partitions for these times (microseconds since 2000-01-01) where missing.
 
-    async def _make(self, partition: Partition) -> None:
+        Returns how many were made.
+        """
+        wanted = {partition_of(time, self._interval) for time in times} - self._known
+        made = 0
+        for partition in sorted(wanted, key=lambda p: p.start):
+            made += await self._make(partition)
+        self._known |= wanted
+        return made
+
+    async def _make(self, partition: Partition) -> bool:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(is_conflict),
             wait=wait_random_exponential(multiplier=0.1, max=2),
@@ -62,9 +67,10 @@ class AsyncPartitions:
         ):
             with attempt:
                 async with self._database.transaction() as connection:
-                    await self._make_in(connection, partition)
+                    return await self._make_in(connection, partition)
+        raise AssertionError("unreachable: the last attempt raises")
 
-    async def _make_in(self, connection: psycopg.AsyncConnection, partition: Partition) -> None:
+    async def _make_in(self, connection: psycopg.AsyncConnection, partition: Partition) -> bool:
         await connection.execute("set local lock_timeout = '2s'", prepare=False)
         # Two workers that need the same partition at once: the second finds it made.
         await connection.execute(
@@ -75,9 +81,10 @@ class AsyncPartitions:
             compose_query("find_relation"), {"schema_name": child.schema, "name": child.name}
         )
         if await found.fetchone() != (None,):
-            return
+            return False
         parts = {"child": relation(child), "parent": relation(self._table)}
         # Made apart and attached: PARTITION OF would lock all users of the parent out.
         await connection.execute(compose_query("create_partition", **parts))
         bounds = {"start": sql.Literal(partition.start), "end": sql.Literal(partition.end)}
         await connection.execute(compose_query("attach_partition", **parts, **bounds))
+        return True

@@ -331,6 +331,12 @@ class AsyncQueue:
                 )
                 await self._execute(connection, "close_lease", token=batch.token)
 
+    async def reap(self) -> int:
+        """Free the rows of expired leases, as every claim does; return how many leases."""
+        async with self._database.transaction(pinned_plans=True) as connection:
+            reaped = await self._execute(connection, "reap_leases", max_losses=self._max_losses)
+            return len(await reaped.fetchall())
+
     async def pause(self, reason: str) -> None:
         """Stop this vectorizer until somebody resumes it; changes go on being captured."""
         async with self._database.transaction() as connection:

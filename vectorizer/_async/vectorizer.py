@@ -16,6 +16,7 @@ from vectorizer._async.queue import AsyncQueue
 from vectorizer._async.schema import AsyncSchema
 from vectorizer._async.search import AsyncSearch
 from vectorizer._async.store import AsyncStore
+from vectorizer._async.upkeep import AsyncUpkeep
 from vectorizer._async.verify import AsyncVerifier
 from vectorizer.batch import Batch, Counts, count
 from vectorizer.concurrency import AsyncHeartbeat, sleep_async
@@ -232,14 +233,18 @@ class AsyncVectorizer:
         VectorizerPaused if it is paused.
         """
         self._worker = None  # somebody may have changed the installation since
+        await self._schema.check()
+        upkeep = AsyncUpkeep(self._database)
         total = Counts()
         while True:
+            await upkeep.look([self.name])
             counts = await self._process()
             if counts is not None:
                 total.add(counts)
                 if progress is not None:
                     progress(total)
             elif (seconds := await (await self._ready()).queue.in_flight_seconds()) is None:
+                await upkeep.run_due([self.name])
                 return total
             else:
                 await sleep_async(min(max(seconds, 0.0), _POLL_SECONDS))

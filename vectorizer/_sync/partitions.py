@@ -47,14 +47,19 @@ class Partitions:
             self.ensure(times)
             write()
 
-    def ensure(self, times: Iterable[int]) -> None:
-        """Make the partitions for these times (microseconds since 2000-01-01) where missing."""
-        wanted = {partition_of(time, self._interval) for time in times} - self._known
-        for partition in sorted(wanted, key=lambda p: p.start):
-            self._make(partition)
-        self._known |= wanted
+    def ensure(self, times: Iterable[int]) -> int:
+        """Make the partitions for these times (microseconds since 2000-01-01) where missing.
 
-    def _make(self, partition: Partition) -> None:
+        Returns how many were made.
+        """
+        wanted = {partition_of(time, self._interval) for time in times} - self._known
+        made = 0
+        for partition in sorted(wanted, key=lambda p: p.start):
+            made += self._make(partition)
+        self._known |= wanted
+        return made
+
+    def _make(self, partition: Partition) -> bool:
         for attempt in Retrying(
             retry=retry_if_exception(is_conflict),
             wait=wait_random_exponential(multiplier=0.1, max=2),
@@ -63,9 +68,10 @@ class Partitions:
         ):
             with attempt:
                 with self._database.transaction() as connection:
-                    self._make_in(connection, partition)
+                    return self._make_in(connection, partition)
+        raise AssertionError("unreachable: the last attempt raises")
 
-    def _make_in(self, connection: psycopg.Connection, partition: Partition) -> None:
+    def _make_in(self, connection: psycopg.Connection, partition: Partition) -> bool:
         connection.execute("set local lock_timeout = '2s'", prepare=False)
         # Two workers that need the same partition at once: the second finds it made.
         connection.execute(
@@ -76,9 +82,10 @@ class Partitions:
             compose_query("find_relation"), {"schema_name": child.schema, "name": child.name}
         )
         if found.fetchone() != (None,):
-            return
+            return False
         parts = {"child": relation(child), "parent": relation(self._table)}
         # Made apart and attached: PARTITION OF would lock all users of the parent out.
         connection.execute(compose_query("create_partition", **parts))
         bounds = {"start": sql.Literal(partition.start), "end": sql.Literal(partition.end)}
         connection.execute(compose_query("attach_partition", **parts, **bounds))
+        return True

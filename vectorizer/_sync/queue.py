@@ -328,6 +328,12 @@ class Queue:
                 )
                 self._execute(connection, "close_lease", token=batch.token)
 
+    def reap(self) -> int:
+        """Free the rows of expired leases, as every claim does; return how many leases."""
+        with self._database.transaction(pinned_plans=True) as connection:
+            reaped = self._execute(connection, "reap_leases", max_losses=self._max_losses)
+            return len(reaped.fetchall())
+
     def pause(self, reason: str) -> None:
         """Stop this vectorizer until somebody resumes it; changes go on being captured."""
         with self._database.transaction() as connection:

@@ -17,6 +17,7 @@ from vectorizer._sync.queue import Queue
 from vectorizer._sync.schema import Schema
 from vectorizer._sync.search import Search
 from vectorizer._sync.store import Store
+from vectorizer._sync.upkeep import Upkeep
 from vectorizer._sync.verify import Verifier
 from vectorizer.batch import Batch, Counts, count
 from vectorizer.concurrency import Heartbeat, sleep_sync
@@ -233,14 +234,18 @@ class Vectorizer:
         VectorizerPaused if it is paused.
         """
         self._worker = None  # somebody may have changed the installation since
+        self._schema.check()
+        upkeep = Upkeep(self._database)
         total = Counts()
         while True:
+            upkeep.look([self.name])
             counts = self._process()
             if counts is not None:
                 total.add(counts)
                 if progress is not None:
                     progress(total)
             elif (seconds := (self._ready()).queue.in_flight_seconds()) is None:
+                upkeep.run_due([self.name])
                 return total
             else:
                 sleep_sync(min(max(seconds, 0.0), _POLL_SECONDS))

@@ -14,8 +14,8 @@ from vectorizer.cli._shared import (
 
 HELP = """Shrink a change log that nobody drained to one entry a row. Nothing is lost.
 
-Writers go on meanwhile. To give the freed space back to the disk takes a VACUUM, which upkeep
-or autovacuum does.
+Writers go on meanwhile. The next upkeep gives the freed space back to the disk, if it is much;
+VACUUM (TRUNCATE) does so at once, and holds writers up for milliseconds.
 
 Example: vectorizer collapse blog
 """

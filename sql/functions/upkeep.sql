@@ -1,0 +1,96 @@
+-- Chores that any worker does when they are due; see the table upkeep.
+
+-- Whether a VACUUM of the log is worth its while: null if not, else whether it should give the end of the
+-- table back to the disk. That locks writers out for some milliseconds, so only where there is much to
+-- give. Who began before the last VACUUM and is there still keeps all that died since.
+create or replace function {schema}.log_vacuum(name text) returns boolean
+language plpgsql stable as $$
+declare
+  log regclass := format('%I.%I', {schema_name}, ({schema}.named(log_vacuum.name)).log_table)::regclass;
+  permitted boolean := (select pg_has_role(relowner, 'usage') from pg_class where oid = log);
+  dead bigint;
+  last timestamptz;
+begin
+  if not permitted and current_setting('server_version_num')::integer >= 170000 then
+    permitted := has_table_privilege(log, 'maintain');
+  end if;
+  select n_dead_tup, greatest(last_vacuum, last_autovacuum) into dead, last from pg_stat_all_tables where relid = log;
+  if not permitted or coalesce(dead, 0) < 1000 or {schema}.oldest_holder() <= last then
+    return null;
+  end if;
+  return pg_relation_size(log) > 16 * 1024 * 1024;
+end $$;
+
+-- Since when somebody has kept rows that died from being vacuumed in this database; null if nobody does.
+create or replace function {schema}.oldest_holder() returns timestamptz
+language sql stable as $$
+  select min(since) from (
+    select xact_start as since from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid() and (backend_xmin is not null or backend_xid is not null)
+    union all
+    select prepared from pg_prepared_xacts where database = current_database()) as holders
+$$;
+
+-- Collapse a log that has become as large as a warning. Returns how many entries went, null if it is small.
+create or replace function {schema}.collapse_if_large(name text) returns bigint
+language sql as $$
+  select {schema}.collapse(v.name) from {schema}.named(collapse_if_large.name) as v
+  where pg_relation_size(format('%I.%I', {schema_name}, v.log_table)::regclass) > {schema}.warn_log_size()
+$$;
+
+-- Take notice of tables that came under the source or left it. What came gets the triggers that it does
+-- not inherit, and its rows are queued; a sweep finds the rows of what left. Returns whether there was
+-- anything. It never waits for long, so that writers do not wait behind it.
+create or replace function {schema}.follow_parts(name text) returns boolean
+language plpgsql set lock_timeout = '100ms' as $$
+declare
+  v {schema}.vectorizer := {schema}.named(follow_parts.name);
+  present regclass[];
+  known regclass[] := (select p.parts from {schema}.progress p where p.vectorizer = v.id);
+  came regclass[];
+  part regclass;
+begin
+  if v.suspended_at is not null or not {schema}.has_source(v) or {schema}.is_hypertable(v.source)
+     or not pg_try_advisory_xact_lock(hashtextextended('vectorizer.install', 0)) then
+    return false;
+  end if;
+  present := {schema}.capture_targets(v.source, true);
+  if known is null then
+    update {schema}.progress p set parts = present where p.vectorizer = v.id;
+    return false;
+  elsif known @> present and present @> known then
+    return false;
+  end if;
+  came := array(select unnest(present) except select unnest(known) order by 1);
+  foreach part in array came loop
+    execute format('lock table only %s in share row exclusive mode', part);
+  end loop;
+  perform {schema}.make_capture(v);
+  foreach part in array came loop
+    perform {schema}.queue_part(v, part);
+  end loop;
+  update {schema}.progress p set parts = present,
+    sweep_cursor = case when present @> known then p.sweep_cursor end,
+    sweep_done_at = case when present @> known then p.sweep_done_at end
+  where p.vectorizer = v.id;
+  return true;
+end $$;
+
+-- Queue every row of a table that came under the source; a large one by way of the backfill, which
+-- compares all rows by their hash.
+create or replace function {schema}.queue_part(v {schema}.vectorizer, part regclass) returns void
+language plpgsql as $$
+begin
+  if (select relkind <> 'r' from pg_class where oid = part) then
+    return;
+  elsif pg_relation_size(part) > 256 * 1024 * 1024 then
+    update {schema}.progress set backfill_cursor = null, backfill_claimed = 0, backfill_done_at = null,
+      backfill_started_at = now(), backfill_resync = true, backfill_total = {schema}.planned_rows(v.source)
+    where vectorizer = v.id;
+  else
+    execute format('insert into %I.%I (%s) select %s from only %s c', {schema_name}, v.log_table,
+      (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(v.key) with ordinality as e(k, n)),
+      (select string_agg(format('%I.%I(c)', {schema_name}, {schema}.object_name(v.name, '_key' || n)), ', ' order by n)
+       from jsonb_array_elements(v.key) with ordinality as e(k, n)), part);
+  end if;
+end $$;

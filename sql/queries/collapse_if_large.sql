@@ -1,0 +1,1 @@
+select {schema}.collapse_if_large(%(name)s)

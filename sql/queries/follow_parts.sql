@@ -1,0 +1,1 @@
+select {schema}.follow_parts(%(name)s)

@@ -1,0 +1,1 @@
+select exists (select from {storage} where time >= %(start)s and time < %(end)s)

@@ -1,0 +1,1 @@
+select {schema}.log_vacuum(%(name)s)

@@ -1,0 +1,155 @@
+"""Chores that keep a vectorizer in shape, done by whichever worker finds them due."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from psycopg import sql
+
+from vectorizer._async.database import AsyncDatabase
+from vectorizer._async.partitions import AsyncPartitions
+from vectorizer._async.queue import AsyncQueue
+from vectorizer._async.schema import AsyncSchema
+from vectorizer.database_errors import is_conflict
+from vectorizer.definition import Installation
+from vectorizer.errors import DatabaseUnavailable, VectorizerError
+from vectorizer.identifiers import to_pg_time
+from vectorizer.partitioning import partition_of
+from vectorizer.statements import Statements, compose_query
+
+__all__ = ["CHORES", "AsyncUpkeep", "Chore"]
+
+log = logging.getLogger("vectorizer")
+
+CHORES: Final[Mapping[str, float]] = {
+    "reap": 30,
+    "follow": 60,
+    "vacuum": 300,
+    "collapse": 3600,
+    "partitions": 3600,
+}
+"""How often each chore is due, in seconds."""
+_LOOK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """A chore that had something to do: of which vectorizer, which of CHORES, what was done."""
+
+    vectorizer: str
+    task: str
+    done: str
+
+
+class AsyncUpkeep:
+    """Does the chores of CHORES when they are due, for the vectorizers of one database.
+
+    When each is due stands in the database: any number of workers may call `run_due` as often as
+    they like, each chore is done by one of them. No leader is needed.
+    """
+
+    def __init__(self, database: AsyncDatabase) -> None:
+        self._database = database
+        self._schema = AsyncSchema(database)
+        self._look_at = float("-inf")
+        self._tasks: dict[str, Callable[[Installation], Awaitable[str | None]]] = {
+            "reap": self._reap,
+            "follow": self._follow,
+            "vacuum": self._vacuum,
+            "collapse": self._collapse,
+            "partitions": self._partitions,
+        }
+
+    async def look(self, names: Sequence[str] | None = None) -> None:
+        """Do what is due, but look only every ten seconds: for a loop that turns all the time."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_SECONDS
+            await self.run_due(names)
+
+    async def run_due(self, names: Sequence[str] | None = None) -> list[Chore]:
+        """Do what is due, of these vectorizers or of all; return what there was to do.
+
+        With nothing due it costs one short statement. A chore that fails is logged and due again
+        later. Raises DatabaseUnavailable if the database is.
+        """
+        done = []
+        for name, task in await self._take(names):
+            try:
+                result = await self._tasks[task](await self._schema.find(name))
+            except DatabaseUnavailable:
+                raise
+            except VectorizerError as error:
+                # What is locked now is free later, when the chore is due again.
+                level = logging.INFO if is_conflict(error) else logging.WARNING
+                log.log(level, "vectorizer %s: upkeep (%s) failed: %s", name, task, error)
+                continue
+            if result is not None:
+                log.info("vectorizer %s: upkeep (%s): %s", name, task, result)
+                done.append(Chore(name, task, result))
+        return done
+
+    async def _take(self, names: Sequence[str] | None) -> list[tuple[str, str]]:
+        await self._database.require_primary()
+        async with self._database.transaction() as connection:
+            taken = await connection.execute(
+                compose_query("take_chores", schema=sql.Identifier(self._database.schema)),
+                {
+                    "names": None if names is None else list(names),
+                    "tasks": list(CHORES),
+                    "seconds": list(CHORES.values()),
+                },
+            )
+            return [(name, task) for name, task in await taken.fetchall()]
+
+    async def _reap(self, installation: Installation) -> str | None:
+        """Free the rows of workers that vanished, also where nobody claims: while it is paused."""
+        reaped = await AsyncQueue(self._database, installation).reap()
+        return f"{reaped} batches of vanished workers are free again" if reaped else None
+
+    async def _follow(self, installation: Installation) -> str | None:
+        """Take notice of partitions and children that came or went."""
+        noticed = await self._value(installation, "follow_parts")
+        return "tables came under the source, or left it" if noticed else None
+
+    async def _vacuum(self, installation: Installation) -> str | None:
+        """Vacuum the log, where that is permitted and would remove anything."""
+        truncate = await self._value(installation, "log_vacuum")
+        if truncate is None:
+            return None
+        statements = Statements(self._database.schema, installation)
+        async with self._database.connection() as connection:
+            await connection.execute(statements.vacuum_log(truncate=truncate), prepare=False)
+        return "vacuumed the change log"
+
+    async def _collapse(self, installation: Installation) -> str | None:
+        """Shrink a log that grew for long because nobody drains it."""
+        removed = await self._value(installation, "collapse_if_large")
+        return f"collapsed the change log, {removed} entries went" if removed else None
+
+    async def _partitions(self, installation: Installation) -> str | None:
+        """Make the next partition of the destination before it is needed, if rows come in now."""
+        storage, interval = installation.storage, installation.definition.partition_interval
+        if storage is None or interval is None:
+            return None
+        now = to_pg_time(datetime.now(timezone.utc))
+        current = partition_of(now, interval)
+        bounds = {"start": current.start, "end": current.end}
+        if not await self._value(installation, "has_rows_between", **bounds):
+            return None
+        made = await AsyncPartitions(self._database, storage, interval).ensure(
+            [to_pg_time(current.end)]
+        )
+        return "made the next partition" if made else None
+
+    async def _value(self, installation: Installation, query: str, **parameters: Any) -> Any:
+        statements = Statements(self._database.schema, installation)
+        async with self._database.transaction() as connection:
+            found = await connection.execute(
+                statements[query], {"name": installation.name, **parameters}
+            )
+            return (await found.fetchone() or (None,))[0]

@@ -102,7 +102,7 @@ class Subject:
             *self.sql(
                 "select n.nspname, c.relname from vectorizer.vectorizer v "
                 "join pg_class c on c.oid = v.storage join pg_namespace n on n.oid = relnamespace "
-                "where v.name = %s",
+                "where v.name = %s and v.serving",
                 self.vectorizer.name,
             )[0]
         )
@@ -110,7 +110,7 @@ class Subject:
     def _registered(self, column: str) -> str:
         return str(
             self.value(
-                f"select {column} from vectorizer.vectorizer where name = %s",
+                f"select {column} from vectorizer.vectorizer where name = %s and serving",
                 self.vectorizer.name,
             )
         )

@@ -14,6 +14,7 @@ from vectorizer.errors import (
     DatabaseError,
     DatabaseUnavailable,
     ExtensionMissing,
+    NotCaughtUp,
     NotInstalled,
     SourceError,
     SyncFailed,
@@ -32,6 +33,7 @@ _OURS: Final[dict[str, type[VectorizerError]]] = {
     "VZ005": ExtensionMissing,
     "VZ006": SyncFailed,
     "VZ007": SyncTimeout,
+    "VZ008": NotCaughtUp,
 }
 # Connection exceptions; disk, memory or connections used up; shutdown, crash, cannot connect
 # now; timeouts of a silent client.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,13 +17,14 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from typing_extensions import Required, TypedDict
 
 from vectorizer.chunking import Chunker
 from vectorizer.errors import ConfigurationError, SourceError
 from vectorizer.template import Template
 from vectorizer.types import JSON
 
-__all__ = ["Definition", "Installation", "KeyColumn", "Relation"]
+__all__ = ["Definition", "Installation", "KeyColumn", "Options", "Relation"]
 
 
 def _interval(value: Any) -> Any:
@@ -51,21 +52,46 @@ Interval = Annotated[
 ]
 
 
-class Definition(BaseModel):
-    """The options of a vectorizer; without `chunk_column` a callback does the embedding.
+class Options(TypedDict, total=False):
+    """What a user says of a vectorizer over the built-in pipeline.
 
     chunk_column: the text column that is split and embedded.
-    template: what is embedded for each chunk; `{chunk}` and columns in braces.
-    metadata: columns copied to each embedding.
+    template: what is embedded for each chunk, `{chunk}` and columns in braces; by default the
+        chunk.
+    metadata: columns copied to each embedding, to filter by.
     time_column: the row's time; a row where it is NULL is not embedded.
     key: columns of the unique index that names a row; by default the primary key.
     partition_interval: width of the destination's partitions; None for one plain table.
-    destination: the view that readers search, with or without a schema.
-    embedder: configuration from which a worker makes the embedder; never a secret.
-    model, dimensions: what the vectors are.
+    destination: the view that readers search, by default `<table>_embedding`, in the source's
+        schema unless named with one.
     chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
+    vectors: pgvector's type for them; halfvec has half the size and, in an index, twice the
+        dimensions.
     where: SQL condition over the source's columns; a row that does not meet it is not embedded.
     always: capture what logical replication applies, too.
+    """
+
+    chunk_column: Required[str]
+    template: str | None
+    metadata: Sequence[str]
+    time_column: str | None
+    key: Sequence[str] | None
+    partition_interval: timedelta | None
+    destination: str | None
+    chunk_size: tuple[int, int]
+    chunk_overlap: int
+    vectors: Literal["vector", "halfvec"]
+    where: str | None
+    always: bool
+
+
+class Definition(BaseModel):
+    """What a vectorizer does, as it stands in the registry: `Options`, and what embeds.
+
+    Without `chunk_column` a callback does the embedding.
+
+    embedder: configuration from which a worker makes the embedder; never a secret.
+    model, dimensions: what the vectors are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +108,7 @@ class Definition(BaseModel):
     dimensions: Annotated[int, Field(gt=0, le=16_000)] | None = None
     chunk_size: tuple[int, int] = (500, 1000)
     chunk_overlap: Annotated[int, Field(ge=0)] = 0
+    vectors: Literal["vector", "halfvec"] = "vector"
     where: str | None = None
     always: bool = False
 
@@ -164,6 +191,13 @@ class Installation:
 
     id: int
     name: str
+    generation: int
+    serving: bool
+    """Whether readers see this generation."""
+    takes_over: bool
+    """Whether it serves by itself as soon as it has caught up."""
+    revision: int
+    """Changes in place so far for which every row had to be compared."""
     source: Relation
     source_oid: int
     source_columns: str
@@ -179,9 +213,12 @@ class Installation:
     paused_reason: str | None
     vector_schema: str | None
 
+    def __str__(self) -> str:
+        return f"vectorizer {self.name}, generation {self.generation}"
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Installation:
-        """Return what `find_vectorizer.sql` found.
+        """Return one row of what `find_generations.sql` found.
 
         Raises SourceError if the source table or a column of it is gone.
         """
@@ -199,6 +236,10 @@ class Installation:
         return cls(
             id=record["id"],
             name=record["name"],
+            generation=record["generation"],
+            serving=record["serving"],
+            takes_over=record["takes_over"],
+            revision=record["revision"],
             source=Relation(record["source_schema"], record["source_name"]),
             source_oid=record["source_oid"],
             source_columns=record["source_columns"],

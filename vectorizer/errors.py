@@ -109,6 +109,10 @@ class SyncTimeout(VectorizerError):
     """The vectorizer did not catch up in the time it was given."""
 
 
+class NotCaughtUp(VectorizerError):
+    """A new generation was to serve before it had all that the serving one has."""
+
+
 class LeaseLost(VectorizerError):
     """The lease of a batch expired or was taken away; nothing of it was written."""
 

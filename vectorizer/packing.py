@@ -10,10 +10,20 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from vectorizer.errors import InvalidEmbeddings
+
 if TYPE_CHECKING:
     from vectorizer.types import FloatMatrix
 
-__all__ = ["field", "int_field", "jsonb_field", "pack_rows", "pack_vectors", "time_field"]
+__all__ = [
+    "field",
+    "int_field",
+    "jsonb_field",
+    "pack_halfvecs",
+    "pack_rows",
+    "pack_vectors",
+    "time_field",
+]
 
 _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _TRAILER = b"\xff\xff"
@@ -49,6 +59,24 @@ def pack_vectors(matrix: FloatMatrix) -> list[bytes]:
     head = struct.pack(">ihh", 4 + 4 * dimensions, dimensions, 0)
     data = matrix.astype(">f4").tobytes()
     size = 4 * dimensions
+    return [head + data[n * size : n * size + size] for n in range(rows)]
+
+
+def pack_halfvecs(matrix: FloatMatrix) -> list[bytes]:
+    """Return each row of a float32 matrix as a `halfvec` field: as `pack_vectors`, with float16.
+
+    Raises InvalidEmbeddings for a component beyond what float16 holds.
+    """
+    import numpy as np  # noqa: PLC0415 - most of this module needs none
+
+    rows, dimensions = matrix.shape
+    with np.errstate(over="ignore"):
+        halves = matrix.astype(">f2")
+    if not np.isfinite(halves).all():
+        raise InvalidEmbeddings("a component is beyond 65504, the most that a halfvec holds")
+    head = struct.pack(">ihh", 4 + 2 * dimensions, dimensions, 0)
+    data = halves.tobytes()
+    size = 2 * dimensions
     return [head + data[n * size : n * size + size] for n in range(rows)]
 
 

@@ -121,6 +121,7 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
             sql.Literal(installation.source_columns),
         ),
         "dimensions": sql.Literal(installation.definition.dimensions),
+        "vectors": sql.Identifier(installation.definition.vectors),
         "names": _names(key),
         "names_desc": _joined(key, lambda k: compose("{} desc", sql.Identifier(k.name))),
         "record": _joined(
@@ -175,6 +176,9 @@ def _source_expressions(installation: Installation) -> dict[str, sql.Composable]
         image: sql.Composable = sql.SQL("s.*")
     else:
         image = sql.SQL(", ").join(sql.Identifier("s", current[name]) for name in sorted(current))
+    if installation.revision:
+        # What is made of a row has changed, so it counts as changed.
+        image = compose("{}, {}", sql.Literal(installation.revision), image)
     texts = (definition.chunk_column, *definition.parsed_template.columns)
     return {
         "visible": _visible(definition, current),

@@ -69,14 +69,14 @@ begin
     select n, k ->> 'type' as type, a.attname from jsonb_array_elements(v.key) with ordinality as e(k, n)
     join pg_attribute a on a.attrelid = v.source and a.attnum = (k ->> 'number')::int2 order by n
   loop
-    function_path := format('%I.%I', {schema_name}, {schema}.object_name(v.name, '_key' || part.n));
+    function_path := format('%I.%I', {schema_name}, {schema}.object_name(v.label, '_key' || part.n));
     execute format('create or replace function %s(r %s) returns %s language sql immutable begin atomic select (r).%I; end',
       function_path, v.source, regexp_replace(part.type, ' collate .*', ''), part.attname);
     execute format('revoke all on function %s(%s) from public', function_path, v.source);
     keys_of := keys_of || function_path;
   end loop;
   foreach action in array array['insert', 'update', 'delete', 'truncate'] loop
-    function_path := format('%I.%I', {schema_name}, {schema}.object_name(v.name, '_' || action));
+    function_path := format('%I.%I', {schema_name}, {schema}.object_name(v.label, '_' || action));
     body := case
       when action = 'truncate' then format($f$insert into %s (kind) values ('t'::pg_catalog."char");$f$, log_path)
       when action = 'update' then format(
@@ -93,7 +93,7 @@ begin
       'create or replace function %s() returns pg_catalog.trigger language plpgsql security definer '
       'as %L', function_path, format('begin %s return null; end', body));
     execute format('revoke all on function %s() from public', function_path);
-    trigger_name := {schema}.object_name('vectorizer_' || v.name, '_' || action);
+    trigger_name := {schema}.object_name('vectorizer_' || v.label, '_' || action);
     foreach target in array {schema}.capture_targets(v.source, action = 'truncate') loop
       continue when exists (
         select from pg_trigger where tgrelid = target and tgname = trigger_name
@@ -139,15 +139,15 @@ declare
   part text;
 begin
   if exists (select from pg_trigger where tgrelid = v.source and not tgisinternal
-             and tgname = {schema}.object_name('vectorizer_' || v.name, '_insert')) then
+             and tgname = {schema}.object_name('vectorizer_' || v.label, '_insert')) then
     perform {schema}.lock_source(v.source, 'access exclusive');
   end if;
   foreach part in array array['insert', 'update', 'delete', 'truncate'] loop
-    execute format('drop function if exists %I.%I() cascade', {schema_name}, {schema}.object_name(v.name, '_' || part));
+    execute format('drop function if exists %I.%I() cascade', {schema_name}, {schema}.object_name(v.label, '_' || part));
   end loop;
   for part in
     select p.oid::regprocedure::text from jsonb_array_elements(v.key) with ordinality as e(k, n)
-    join pg_proc p on p.proname = {schema}.object_name(v.name, '_key' || n) and p.pronamespace = {schema_name}::regnamespace
+    join pg_proc p on p.proname = {schema}.object_name(v.label, '_key' || n) and p.pronamespace = {schema_name}::regnamespace
   loop
     execute format('drop function %s', part);
   end loop;

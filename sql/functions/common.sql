@@ -1,5 +1,6 @@
 -- What the other functions share. Errors carry SQLSTATE VZ001 (source), VZ002 (definition), VZ003 (taken),
--- VZ004 (unknown name), VZ005 (extension), VZ006 (sync failed), VZ007 (sync timed out), and a hint that says
+-- VZ004 (unknown name), VZ005 (extension), VZ006 (sync failed), VZ007 (sync timed out),
+-- VZ008 (not caught up), and a hint that says
 -- what to do next.
 
 -- A name of at most 63 bytes: a longer one is cut and gets a hash of the whole, so that two never meet.
@@ -96,7 +97,7 @@ create or replace function {schema}.known_names() returns text
 language sql stable as $$
   select coalesce('installed: ' || string_agg(quote_ident(name), ', ' order by name),
                   'none is installed yet: use install')
-  from {schema}.vectorizer where uninstalled_at is null
+  from {schema}.vectorizer where serving and uninstalled_at is null
 $$;
 
 -- Exact while that is cheap, the planner's estimate beyond. Partitions are summed.
@@ -115,15 +116,44 @@ begin
   return estimate;
 end $$;
 
+-- The generation that readers see.
 create or replace function {schema}.named(name text) returns {schema}.vectorizer
 language plpgsql stable as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer;
 begin
-  select * into v from {schema}.vectorizer r where r.name = named.name and r.uninstalled_at is null;
+  select * into v from {schema}.vectorizer r where r.name = named.name and r.serving and r.uninstalled_at is null;
   if v.id is null then
     perform {schema}.fail('VZ004', format('there is no vectorizer %I', named.name), {schema}.known_names());
   end if;
   return v;
 end $$;
+
+-- Every generation of a vectorizer, the serving one first.
+create or replace function {schema}.generations(name text) returns setof {schema}.vectorizer
+language sql stable as $$
+  select v.* from {schema}.vectorizer v
+  where v.name = generations.name and v.uninstalled_at is null order by v.serving desc, v.generation
+$$;
+
+-- Who may use a relation may use another one as well.
+create or replace function {schema}.copy_grants(from_relation regclass, to_relation regclass) returns void
+language plpgsql as $$
+declare
+  statement text;
+begin
+  foreach statement in array {schema}.grants_on(from_relation, to_relation::text) loop
+    execute statement;
+  end loop;
+end $$;
+
+-- The statements that grant on a relation what is granted on another.
+create or replace function {schema}.grants_on(relation regclass, target text) returns text[]
+language sql stable as $$
+  select array(
+    select format('grant %s on %s to %s%s', a.privilege_type, target,
+      case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end,
+      case when a.is_grantable then ' with grant option' else '' end)
+    from pg_class c, aclexplode(c.relacl) a where c.oid = relation and a.grantee <> c.relowner)
+$$;

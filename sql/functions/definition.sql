@@ -21,6 +21,7 @@ begin
       ('chunk_size', '$.type() == "array" && $.size() == 2 && !exists($[*] ? (@.type() != "number" || @ != @.floor())) && $[0] >= 1 && $[0] <= $[1]',
         'two whole numbers, the least and the most characters of a chunk'),
       ('chunk_overlap', '$.type() == "number" && $ >= 0 && $ == $.floor()', 'a whole number, 0 or more'),
+      ('vectors', '$ == "vector" || $ == "halfvec"', '"vector" or "halfvec"'),
       ('where', '$.type() == "string"', 'an SQL condition over columns of the table'),
       ('always', '$.type() == "boolean"', 'true or false')
     ) as r(option, test, wanted)
@@ -60,7 +61,7 @@ declare
   result jsonb := jsonb_strip_nulls(definition);
   allowed constant text[] := array['chunk_column', 'template', 'metadata', 'time_column', 'key',
     'partition_interval', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap',
-    'where', 'always'];
+    'vectors', 'where', 'always'];
   unknown text;
 begin
   if jsonb_typeof(definition) <> 'object' then

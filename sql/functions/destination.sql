@@ -28,38 +28,57 @@ begin
   return format('%I.%I', parts[1], parts[2]);
 end $$;
 
--- The view that readers search. Its cast lets a later generation with other dimensions take it over.
-create or replace function {schema}.create_view(name text, key jsonb, definition jsonb, storage regclass) returns regclass
+-- The view that readers search, made or turned to this generation. Its cast lets a generation with other
+-- dimensions or of half precision take it over.
+create or replace function {schema}.create_view(v {schema}.vectorizer) returns regclass
 language plpgsql as $$
 declare
-  path text := definition ->> 'destination';
+  path text := coalesce((select oid::regclass::text from pg_class where oid = v.destination), v.definition ->> 'destination');
 begin
   execute format(
-    'create view %s as select id, time, %s, chunk, metadata, contents, embedding::%I.vector as embedding from %s', path,
-    (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(key) with ordinality as e(k, n)),
-    (select nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where extname = 'vector'), storage);
+    'create or replace view %s as select id, time, %s, chunk, metadata, contents, embedding::%s.vector as embedding from %s', path,
+    (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(v.key) with ordinality as e(k, n)),
+    {schema}.vector_schema(), v.storage);
   execute format('comment on view %s is %L', path,
-    format('Embeddings made by vectorizer %I with %s.', name, definition ->> 'model'));
+    format('Embeddings made by vectorizer %I with %s.', v.name, v.definition ->> 'model'));
   return path::regclass;
 end $$;
 
-create or replace function {schema}.create_destination(name text, key jsonb, definition jsonb) returns regclass[]
+-- Give the view another name; every generation of the vectorizer is told.
+create or replace function {schema}.move_view(v {schema}.vectorizer, destination text) returns void
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  path text[] := parse_ident(destination);
+begin
+  if to_regclass(destination) is not null then
+    perform {schema}.fail('VZ003', format('destination %s exists already', destination), 'choose another destination');
+  end if;
+  execute format('alter view %s set schema %I', v.destination, path[1]);
+  execute format('alter view %s rename to %I', v.destination, path[2]);
+  update {schema}.vectorizer r set definition = jsonb_set(r.definition, '{{destination}}', to_jsonb(destination)) where r.name = v.name;
+end $$;
+
+create or replace function {schema}.vector_schema() returns text
+language sql stable as $$
+  select quote_ident(nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace where extname = 'vector'
+$$;
+
+-- One table a generation.
+create or replace function {schema}.create_storage(key jsonb, definition jsonb, generation integer) returns regclass
 language plpgsql as $$
 declare
   path text[] := parse_ident(definition ->> 'destination');
-  storage text := {schema}.object_name(path[2], '_g1');
-  extension text := (select quote_ident(nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-                     where extname = 'vector');
+  storage text := format('%I.%I', path[1], {schema}.object_name(path[2], '_g' || generation));
   names text := (select string_agg(quote_ident(k ->> 'name'), ', ' order by n)
                  from jsonb_array_elements(key) with ordinality as e(k, n));
 begin
-  if to_regclass(format('%I.%I', path[1], path[2])) is not null
-     or to_regclass(format('%I.%I', path[1], storage)) is not null then
-    perform {schema}.fail('VZ003', format('destination %I.%I or its storage %I exists already', path[1], path[2], storage),
+  if to_regclass(storage) is not null or generation = 1 and to_regclass(definition ->> 'destination') is not null then
+    perform {schema}.fail('VZ003', format('destination %I.%I or its storage %s exists already', path[1], path[2], storage),
       'choose another destination, or drop that one if nothing needs it');
   end if;
   execute format(
-    'create table %I.%I ('
+    'create table %s ('
     '  id uuid not null,'
     '  time timestamptz not null,'
     '  %s,'
@@ -67,17 +86,16 @@ begin
     '  content_hash bytea not null,'
     '  metadata jsonb not null,'
     '  contents text not null,'
-    '  embedding %s.vector(%s) not null,'
+    '  embedding %s.%s(%s) not null,'
     '  primary key (id, time)'
-    ') %s', path[1], storage,
+    ') %s', storage,
     (select string_agg(format('%I %s not null', k ->> 'name', k ->> 'type'), ', ' order by n)
      from jsonb_array_elements(key) with ordinality as e(k, n)),
-    extension, definition ->> 'dimensions',
+    {schema}.vector_schema(), coalesce(definition ->> 'vectors', 'vector'), definition ->> 'dimensions',
     case when definition ? 'partition_interval' then 'partition by range (time)' else '' end);
-  execute format('create index on %I.%I (%s)', path[1], storage, names);
-  execute format('create index on %I.%I using gin (metadata jsonb_path_ops)', path[1], storage);
-  return array[{schema}.create_view(name, key, definition, format('%I.%I', path[1], storage)::regclass),
-    format('%I.%I', path[1], storage)::regclass];
+  execute format('create index on %s (%s)', storage, names);
+  execute format('create index on %s using gin (metadata jsonb_path_ops)', storage);
+  return storage::regclass;
 end $$;
 
 create or replace function {schema}.ensure_vector() returns void

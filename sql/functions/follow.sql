@@ -85,18 +85,14 @@ language plpgsql as $$
 declare
   change record;
   target text;
-  grants text[] := array(
-    select format('grant %s on %s to %s%s', a.privilege_type, v.definition ->> 'destination',
-      case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end,
-      case when a.is_grantable then ' with grant option' else '' end)
-    from pg_class c, aclexplode(c.relacl) a where c.oid = v.destination and a.grantee <> c.relowner);
+  grants text[] := {schema}.grants_on(v.destination, v.definition ->> 'destination');
 begin
   for change in
     select k ->> 'name' as name, k ->> 'type' as type
     from jsonb_array_elements(v.key) with ordinality as e(k, n)
     where k ->> 'type' <> old_key -> (n - 1)::integer ->> 'type'
   loop
-    if v.destination is not null then
+    if v.destination is not null and v.serving then
       execute format('drop view if exists %s', v.destination);
     end if;
     foreach target in array array_remove(array[format('%I.%I', {schema_name}, v.log_table),
@@ -104,8 +100,8 @@ begin
       execute format('alter table %1$s alter column %2$I type %3$s using %2$I::%3$s', target, change.name, change.type);
     end loop;
   end loop;
-  if v.destination is not null and to_regclass(v.definition ->> 'destination') is null then
-    update {schema}.vectorizer set destination = {schema}.create_view(v.name, v.key, v.definition, v.storage) where id = v.id;
+  if v.destination is not null and v.serving and to_regclass(v.definition ->> 'destination') is null then
+    update {schema}.vectorizer r set destination = {schema}.create_view(v) where r.name = v.name;
     foreach target in array grants loop
       execute target;
     end loop;

@@ -1,8 +1,10 @@
 -- Attaching and detaching: from psql, Alembic, Django or Flyway as well as from Python.
 
 -- Attach a vectorizer to a table: queue, capture, destination and registry row, and start its backfill.
--- Running it again with the same definition changes nothing. Returns the id of the vectorizer.
-create or replace function {schema}.install(name text, source regclass, definition jsonb) returns integer
+-- Running it again with the same definition changes nothing; another one is refused unless it is to be
+-- changed. Returns the id of the vectorizer, of its new generation where the change needs one.
+create or replace function {schema}.install(name text, source regclass, definition jsonb, change boolean default false)
+returns integer
 language plpgsql
 -- An install that waited longer behind a long transaction would queue the application behind itself.
 set lock_timeout = '2s' as $$
@@ -11,7 +13,7 @@ declare
   wanted jsonb;
   key jsonb;
   v {schema}.vectorizer;
-  targets regclass[];
+  storage regclass;
 begin
   perform pg_advisory_xact_lock(hashtextextended('vectorizer.install', 0));
   wanted := {schema}.normalize(install.definition);
@@ -19,19 +21,22 @@ begin
     wanted := wanted || jsonb_build_object('destination',
       {schema}.destination_path(install.source, wanted ->> 'destination'));
   end if;
-  select * into v from {schema}.vectorizer r where r.name = install.name;
+  select * into v from {schema}.vectorizer r where r.name = install.name and r.serving;
   if v.uninstalled_at is not null and not {schema}.has_source(v) then
     -- Another table has taken the place of the one these embeddings were made of.
     update {schema}.vectorizer set source = install.source where id = v.id returning * into v;
   end if;
-  if v.id is not null and (v.source <> install.source or v.definition <> wanted) then
-    perform {schema}.fail('VZ003',
-      format('vectorizer %I is installed with another definition (on %s): %s', install.name, v.source,
-        case when v.source <> install.source then 'the source differs'
-        else (select string_agg(format('%s is %s, asked for %s', k, coalesce(v.definition -> k, 'null'), coalesce(wanted -> k, 'null')), '; ')
-              from (select jsonb_object_keys(v.definition || wanted) as k) as o
-              where v.definition -> k is distinct from wanted -> k) end),
+  if v.id is not null and v.source <> install.source then
+    perform {schema}.fail('VZ003', format('vectorizer %I is installed on another table: %s', install.name, v.source),
       format('uninstall it first (uninstall(%L, true) drops its embeddings), or choose another name', install.name));
+  elsif v.definition <> wanted and v.uninstalled_at is null and (change or exists (
+      select from {schema}.vectorizer r where r.name = v.name and r.generation > v.generation and r.definition = wanted)) then
+    return {schema}.change(v, wanted);
+  elsif v.definition <> wanted then
+    perform {schema}.fail('VZ003', format('vectorizer %I is installed with another definition: %s',
+        install.name, {schema}.described_changes(v.definition, wanted)),
+      case when v.uninstalled_at is null then 'to change it, install it with change => true; or choose another name'
+      else format('drop its embeddings first: uninstall(%L, true); or choose another name', install.name) end);
   end if;
   if v.id is not null and v.uninstalled_at is null then
     return v.id;
@@ -42,12 +47,15 @@ begin
   key := {schema}.check_source(install.source, wanted);
   if v.id is null then
     if wanted ? 'chunk_column' then
-      targets := {schema}.create_destination(install.name, key, wanted);
+      storage := {schema}.create_storage(key, wanted, 1);
     end if;
-    insert into {schema}.vectorizer (name, source, numbered_for, key, definition, columns, log_table, row_table, destination, storage)
-    values (install.name, install.source, install.source, key, wanted, {schema}.column_numbers(install.source, key, wanted),
-            {schema}.object_name(install.name, '_log'), {schema}.object_name(install.name, '_row'), targets[1], targets[2])
+    insert into {schema}.vectorizer (name, label, source, numbered_for, key, definition, columns, log_table, row_table, storage)
+    values (install.name, install.name, install.source, install.source, key, wanted, {schema}.column_numbers(install.source, key, wanted),
+            {schema}.object_name(install.name, '_log'), {schema}.object_name(install.name, '_row'), storage)
     returning * into v;
+    if storage is not null then
+      update {schema}.vectorizer set destination = {schema}.create_view(v) where id = v.id;
+    end if;
     insert into {schema}.progress (vectorizer, backfill_total) values (v.id, {schema}.planned_rows(v.source));
     perform {schema}.create_queue(v);
     perform {schema}.create_capture(v);
@@ -57,8 +65,8 @@ begin
   end if;
   return v.id;
 end $$;
-comment on function {schema}.install(text, regclass, jsonb) is
-  'Attach a vectorizer to a table. Idempotent. Returns its id.';
+comment on function {schema}.install(text, regclass, jsonb, boolean) is
+  'Attach a vectorizer to a table, or change how it is attached. Idempotent. Returns its id.';
 
 -- Detach: capture and queue go at once; embeddings and ledger stay unless they are to be dropped.
 create or replace function {schema}.uninstall(name text, drop_embeddings boolean default false) returns void
@@ -66,24 +74,25 @@ language plpgsql set lock_timeout = '2s' as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer;
-  action text;
+  other {schema}.vectorizer;
 begin
   perform pg_advisory_xact_lock(hashtextextended('vectorizer.install', 0));
-  select * into v from {schema}.vectorizer r where r.name = uninstall.name;
+  select * into v from {schema}.vectorizer r where r.name = uninstall.name and r.serving;
   if v.id is null then
     perform {schema}.fail('VZ004', format('there is no vectorizer %I', uninstall.name), {schema}.known_names());
   end if;
-  perform {schema}.fence(v) where v.uninstalled_at is null;
-  perform {schema}.drop_capture(v);
-  execute format('drop table if exists %I.%I', {schema_name}, v.log_table);
+  for other in select * from {schema}.vectorizer r where r.name = uninstall.name and not r.serving loop
+    perform {schema}.drop_vectorizer(other);
+  end loop;
   if drop_embeddings or v.destination is null then
     if v.destination is not null then
       execute format('drop view if exists %s', v.destination);
-      execute format('drop table if exists %s', v.storage);
     end if;
-    execute format('drop table if exists %I.%I', {schema_name}, v.row_table);
-    delete from {schema}.vectorizer where id = v.id;
+    perform {schema}.drop_vectorizer(v);
   else
+    perform {schema}.fence(v) where v.uninstalled_at is null;
+    perform {schema}.drop_capture(v);
+    execute format('drop table if exists %I.%I', {schema_name}, v.log_table);
     update {schema}.vectorizer set paused_at = null, paused_reason = null, suspended_at = null,
       uninstalled_at = coalesce(uninstalled_at, now())
     where id = v.id;

@@ -9,13 +9,15 @@ language plpgsql set lock_timeout = '2s' as $$
 declare
   v {schema}.vectorizer := {schema}.named(pause.name);
 begin
-  update {schema}.vectorizer set paused_at = coalesce(paused_at, now()), paused_reason = pause.reason,
-    suspended_at = case when pause.discard then coalesce(suspended_at, now()) else suspended_at end
-  where id = v.id;
-  if discard then
-    perform {schema}.drop_capture(v);
-    execute format('truncate %I.%I', {schema_name}, v.log_table);
-  end if;
+  for v in select * from {schema}.generations(pause.name) loop
+    update {schema}.vectorizer set paused_at = coalesce(paused_at, now()), paused_reason = pause.reason,
+      suspended_at = case when pause.discard then coalesce(suspended_at, now()) else suspended_at end
+    where id = v.id;
+    if discard then
+      perform {schema}.drop_capture(v);
+      execute format('truncate %I.%I', {schema_name}, v.log_table);
+    end if;
+  end loop;
 end $$;
 comment on function {schema}.pause(text, text, boolean) is 'Stop embedding; changes go on being captured unless discard.';
 
@@ -27,12 +29,14 @@ language plpgsql set lock_timeout = '2s' as $$
 declare
   v {schema}.vectorizer := {schema}.named(suspend.name);
 begin
-  update {schema}.vectorizer set paused_at = coalesce(paused_at, now()),
-    paused_reason = 'suspended for a migration: run resume when it is done',
-    suspended_at = coalesce(suspended_at, now())
-  where id = v.id;
-  perform {schema}.fence(v);
-  perform {schema}.drop_capture(v);
+  for v in select * from {schema}.generations(suspend.name) loop
+    update {schema}.vectorizer set paused_at = coalesce(paused_at, now()),
+      paused_reason = 'suspended for a migration: run resume when it is done',
+      suspended_at = coalesce(suspended_at, now())
+    where id = v.id;
+    perform {schema}.fence(v);
+    perform {schema}.drop_capture(v);
+  end loop;
 end $$;
 comment on function {schema}.suspend(text) is 'Take the triggers off for a migration of the source; resume puts them back.';
 
@@ -43,9 +47,11 @@ declare
   v {schema}.vectorizer := {schema}.named(resume.name);
 begin
   perform pg_advisory_xact_lock(hashtextextended('vectorizer.install', 0));
-  if v.suspended_at is not null then
-    perform {schema}.reattach(v.id);
-  end if;
-  update {schema}.vectorizer set paused_at = null, paused_reason = null, suspended_at = null where id = v.id;
+  for v in select * from {schema}.generations(resume.name) loop
+    if v.suspended_at is not null then
+      perform {schema}.reattach(v.id);
+    end if;
+    update {schema}.vectorizer set paused_at = null, paused_reason = null, suspended_at = null where id = v.id;
+  end loop;
 end $$;
 comment on function {schema}.resume(text) is 'Go on after pause or suspend; after suspend every row is compared by its hash.';

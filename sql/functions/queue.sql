@@ -53,23 +53,25 @@ end $$;
 -- workers go on meanwhile; entries that a claim holds at this moment stay. The first of each key is kept,
 -- so that a VACUUM can give the end of the table back to the disk.
 create or replace function {schema}.collapse(name text) returns bigint
+language sql as $$
+  select sum({schema}.collapse_log(v)) from {schema}.generations(({schema}.named(collapse.name)).name) as v
+$$;
+comment on function {schema}.collapse(text) is 'Shrink the log of changes to one entry a key; returns how many entries went.';
+
+create or replace function {schema}.collapse_log(v {schema}.vectorizer) returns bigint
 language plpgsql as $$
-#variable_conflict use_column
 declare
-  v {schema}.vectorizer := {schema}.named(collapse.name);
-  log_path text := format('%I.%I', {schema_name}, v.log_table);
   removed bigint;
 begin
   execute format(
     'delete from %1$s where ctid = any (array('
     '  select l.ctid from %1$s l join ('
     '    select ctid, row_number() over (partition by %2$s order by ctid) as n from %1$s where kind = ''r'') as e'
-    '  on e.ctid = l.ctid where e.n > 1 for update of l skip locked))', log_path,
+    '  on e.ctid = l.ctid where e.n > 1 for update of l skip locked))', format('%I.%I', {schema_name}, v.log_table),
     (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(v.key) with ordinality as e(k, n)));
   get diagnostics removed = row_count;
   return removed;
 end $$;
-comment on function {schema}.collapse(text) is 'Shrink the log of changes to one entry a key; returns how many entries went.';
 
 -- Give dead letters another life: those with the given keys (objects of key column and value), or all.
 -- Returns how many there were.
@@ -79,14 +81,18 @@ language plpgsql as $$
 declare
   v {schema}.vectorizer := {schema}.named(retry.name);
   revived bigint;
+  total bigint := 0;
 begin
-  execute format(
-    'update %I.%I set dead = false, attempts = 0, losses = 0, available_at = clock_timestamp() '
-    'where dead and lease is null and ($1 is null or jsonb_build_object(%s) = any ($1))',
-    {schema_name}, v.row_table,
-    (select string_agg(format('%L, %I', k ->> 'column', k ->> 'name'), ', ') from jsonb_array_elements(v.key) as k))
-  using keys;
-  get diagnostics revived = row_count;
-  return revived;
+  for v in select * from {schema}.generations(retry.name) loop
+    execute format(
+      'update %I.%I set dead = false, attempts = 0, losses = 0, available_at = clock_timestamp() '
+      'where dead and lease is null and ($1 is null or jsonb_build_object(%s) = any ($1))',
+      {schema_name}, v.row_table,
+      (select string_agg(format('%L, %I', k ->> 'column', k ->> 'name'), ', ') from jsonb_array_elements(v.key) as k))
+    using keys;
+    get diagnostics revived = row_count;
+    total := total + revived;
+  end loop;
+  return total;
 end $$;
 comment on function {schema}.retry(text, jsonb[]) is 'Give dead letters another life; returns how many.';

@@ -13,7 +13,7 @@ declare
   dead_letters bigint;
   log_bytes bigint;
 begin
-  for v in select * from {schema}.vectorizer where uninstalled_at is null order by name loop
+  for v in select * from {schema}.vectorizer where uninstalled_at is null order by name, serving desc, generation loop
     select * into p from {schema}.progress where vectorizer = v.id;
     source_dropped := not {schema}.has_source(v);
     execute format(
@@ -30,7 +30,9 @@ begin
       'destination', v.destination::text,
       'model', v.definition ->> 'model',
       'state', case when v.paused_at is not null or source_dropped then 'paused'
-                    when p.backfill_done_at is null or p.sweep_done_at is null then 'backfilling' else 'live' end,
+                    when v.takes_over then 'building'
+                    when p.backfill_done_at is null or p.sweep_done_at is null then 'backfilling'
+                    when v.serving then 'live' else 'standby' end,
       'reason', case when source_dropped then 'its source table was dropped: uninstall it' else v.paused_reason end,
       'waiting', waiting,
       'oldest_change', oldest_change,
@@ -43,6 +45,8 @@ begin
       'backfill_done', p.backfill_done_at is not null,
       'embeddings', case when v.storage is not null then {schema}.approximate_rows(v.storage) end,
       'log_bytes', log_bytes,
+      'generation', v.generation,
+      'serving', v.serving,
       'backfill_eta', case when v.paused_at is null then {schema}.backfill_eta(p) end,
       'warnings', case when source_dropped then '[]' else
         to_jsonb({schema}.log_warnings(v, log_bytes, oldest_change) || {schema}.horizon_warnings()
@@ -118,13 +122,13 @@ language sql stable as $$
   select case when v.suspended_at is null then array(
     select t from unnest({schema}.capture_targets(v.source, false)) as t, unnest(array['_insert', '_update', '_delete']) as a
     where not exists (
-      select from pg_trigger g where g.tgrelid = t and g.tgname = {schema}.object_name('vectorizer_' || v.name, a)
+      select from pg_trigger g where g.tgrelid = t and g.tgname = {schema}.object_name('vectorizer_' || v.label, a)
         and g.tgenabled <> 'D')
     union
     -- Triggers of a partition come from its parent, but may be disabled one by one.
     select g.tgrelid from pg_partition_tree(v.source) part join pg_trigger g on g.tgrelid = part.relid
     where g.tgenabled = 'D' and g.tgname in (
-      select {schema}.object_name('vectorizer_' || v.name, a) from unnest(array['_insert', '_update', '_delete']) as a)
+      select {schema}.object_name('vectorizer_' || v.label, a) from unnest(array['_insert', '_update', '_delete']) as a)
     order by 1) else '{{}}' end
 $$;
 
@@ -141,26 +145,28 @@ select x.* from {schema}.statuses() as s, jsonb_to_record(s) as x(
   name text, source text, destination text, model text, state text, reason text,
   waiting bigint, oldest_change timestamptz, in_flight bigint, retrying bigint, dead_letters bigint,
   backfill_claimed bigint, backfill_total bigint, backfill_done boolean, embeddings bigint, log_bytes bigint,
-  backfill_eta timestamptz, warnings text[]);
+  backfill_eta timestamptz, warnings text[], generation integer, serving boolean);
 comment on view {schema}.status is 'One row per vectorizer: what waits, what is in flight, what is done, what is wrong.';
 drop function if exists {schema}.list_status();
 
-create or replace function {schema}.list_dead_letters() returns table (
-  name text, key jsonb, attempts integer, losses integer, error text)
+create or replace function {schema}.dead_rows() returns setof jsonb
 language plpgsql stable as $$
-#variable_conflict use_column
 declare
   v {schema}.vectorizer;
 begin
-  for v in select * from {schema}.vectorizer where uninstalled_at is null order by name loop
+  for v in select * from {schema}.vectorizer where uninstalled_at is null order by name, serving desc, generation loop
     return query execute format(
-      'select %L::text, jsonb_build_object(%s), attempts, losses, error from %I.%I where dead order by %s',
-      v.name,
+      'select jsonb_build_object(''name'', $1, ''generation'', $2, ''key'', jsonb_build_object(%s),'
+      '  ''attempts'', attempts, ''losses'', losses, ''error'', error) from %I.%I where dead order by %s',
       (select string_agg(format('%L, %I', k ->> 'column', k ->> 'name'), ', ') from jsonb_array_elements(v.key) as k),
       {schema_name}, v.row_table,
-      (select string_agg(quote_ident(k ->> 'name'), ', ') from jsonb_array_elements(v.key) as k));
+      (select string_agg(quote_ident(k ->> 'name'), ', ') from jsonb_array_elements(v.key) as k))
+    using v.name, v.generation;
   end loop;
 end $$;
 
-create or replace view {schema}.dead_letters as select * from {schema}.list_dead_letters();
+create or replace view {schema}.dead_letters as
+select x.* from {schema}.dead_rows() as d, jsonb_to_record(d) as x(
+  name text, key jsonb, attempts integer, losses integer, error text, generation integer);
 comment on view {schema}.dead_letters is 'Rows that were given up, with the error of their last attempt.';
+drop function if exists {schema}.list_dead_letters();

@@ -3,10 +3,11 @@
 -- Whether a VACUUM of the log is worth its while: null if not, else whether it should give the end of the
 -- table back to the disk. That locks writers out for some milliseconds, so only where there is much to
 -- give. Who began before the last VACUUM and is there still keeps all that died since.
-create or replace function {schema}.log_vacuum(name text) returns boolean
+create or replace function {schema}.log_vacuum(vectorizer integer) returns boolean
 language plpgsql stable as $$
 declare
-  log regclass := format('%I.%I', {schema_name}, ({schema}.named(log_vacuum.name)).log_table)::regclass;
+  log regclass := format('%I.%I', {schema_name},
+    (select log_table from {schema}.vectorizer v where v.id = log_vacuum.vectorizer))::regclass;
   permitted boolean := (select pg_has_role(relowner, 'usage') from pg_class where oid = log);
   dead bigint;
   last timestamptz;
@@ -32,19 +33,19 @@ language sql stable as $$
 $$;
 
 -- Collapse a log that has become as large as a warning. Returns how many entries went, null if it is small.
-create or replace function {schema}.collapse_if_large(name text) returns bigint
+create or replace function {schema}.collapse_if_large(vectorizer integer) returns bigint
 language sql as $$
-  select {schema}.collapse(v.name) from {schema}.named(collapse_if_large.name) as v
-  where pg_relation_size(format('%I.%I', {schema_name}, v.log_table)::regclass) > {schema}.warn_log_size()
+  select {schema}.collapse_log(v) from {schema}.vectorizer v
+  where v.id = collapse_if_large.vectorizer and pg_relation_size(format('%I.%I', {schema_name}, v.log_table)::regclass) > {schema}.warn_log_size()
 $$;
 
 -- Take notice of tables that came under the source or left it. What came gets the triggers that it does
 -- not inherit, and its rows are queued; a sweep finds the rows of what left. Returns whether there was
 -- anything. It never waits for long, so that writers do not wait behind it.
-create or replace function {schema}.follow_parts(name text) returns boolean
+create or replace function {schema}.follow_parts(vectorizer integer) returns boolean
 language plpgsql set lock_timeout = '100ms' as $$
 declare
-  v {schema}.vectorizer := {schema}.named(follow_parts.name);
+  v {schema}.vectorizer := (select r from {schema}.vectorizer r where r.id = follow_parts.vectorizer);
   present regclass[];
   known regclass[] := (select p.parts from {schema}.progress p where p.vectorizer = v.id);
   came regclass[];
@@ -90,7 +91,7 @@ begin
   else
     execute format('insert into %I.%I (%s) select %s from only %s c', {schema_name}, v.log_table,
       (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(v.key) with ordinality as e(k, n)),
-      (select string_agg(format('%I.%I(c)', {schema_name}, {schema}.object_name(v.name, '_key' || n)), ', ' order by n)
+      (select string_agg(format('%I.%I(c)', {schema_name}, {schema}.object_name(v.label, '_key' || n)), ', ' order by n)
        from jsonb_array_elements(v.key) with ordinality as e(k, n)), part);
   end if;
 end $$;

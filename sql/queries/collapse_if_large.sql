@@ -1,1 +1,1 @@
-select {schema}.collapse_if_large(%(name)s)
+select {schema}.collapse_if_large(%(vectorizer)s)

@@ -1,1 +1,1 @@
-select {schema}.follow_parts(%(name)s)
+select {schema}.follow_parts(%(vectorizer)s)

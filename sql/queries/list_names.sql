@@ -1,1 +1,1 @@
-select name from {schema}.vectorizer where uninstalled_at is null order by name
+select name from {schema}.vectorizer where serving and uninstalled_at is null order by name

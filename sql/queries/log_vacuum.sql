@@ -1,1 +1,1 @@
-select {schema}.log_vacuum(%(name)s)
+select {schema}.log_vacuum(%(vectorizer)s)

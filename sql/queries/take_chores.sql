@@ -11,4 +11,4 @@ where v.uninstalled_at is null and (%(names)s::text[] is null or v.name = any (%
 order by v.id, t.task
 on conflict (vectorizer, task) do update set due_at = excluded.due_at
   where u.due_at not between clock_timestamp() and excluded.due_at
-returning (select v.name from {schema}.vectorizer v where v.id = u.vectorizer), u.task
+returning (select v.name from {schema}.vectorizer v where v.id = u.vectorizer), u.vectorizer, u.task

@@ -164,7 +164,7 @@ def test_a_drain_waits_for_what_another_claim_has_locked(vectorizer_url: str) ->
         connection.execute("update posts set body = 'edited'")
         claim.execute("select from vectorizer.posts_log for update")
         assert vectorizer.process() == 0
-        assert vectorizer._ready().queue.in_flight_seconds() == 0
+        assert vectorizer._generations.in_flight_seconds() == 0
         draining = threads.submit(vectorizer.run)
         claim.rollback()
         assert draining.result(20).rows == 1

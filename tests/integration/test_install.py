@@ -198,7 +198,7 @@ def test_another_definition_is_not_taken_for_the_same(attach: Attach) -> None:
     post = attach(POSTS)
     with (
         Subject(post.url, schema=post.schema, metadata=["id"]) as other,
-        pytest.raises(AlreadyInstalled, match=r"metadata is .*asked for.*uninstall it first"),
+        pytest.raises(AlreadyInstalled, match=r"metadata is .*asked for.*change => true"),
     ):
         other.vectorizer.install()
 

@@ -49,7 +49,8 @@ def installation(name: str) -> Installation:
         number=1, send="pg_catalog.int4send", equals="operator(pg_catalog.=)",
     )  # fmt: skip
     return known(
-        Installation, id=1, name=name, source=Relation(name, name), key=(key,),
+        Installation, id=1, name=name, generation=1, serving=True, takes_over=False,
+        revision=0, source=Relation(name, name), key=(key,),
         columns={name: name}, definition=definition, log_table=name + "_log",
         row_table=name + "_row", destination=Relation(name, name), storage=Relation(name, name),
         paused_reason=None, vector_schema=name, source_oid=1, source_columns="1 id",

@@ -127,11 +127,21 @@ class AsyncSchema:
             )
         return version
 
-    async def install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
+    async def install(
+        self,
+        name: str,
+        schema_name: str,
+        table: str,
+        definition: Definition,
+        *,
+        change: bool = False,
+    ) -> int:
         """Attach a vectorizer to a table; return its id. Installing twice changes nothing.
 
-        Brings the schema up to date where it is not. Raises SourceError, ConfigurationError,
-        AlreadyInstalled or ExtensionMissing; nothing at all is changed then.
+        With `change`, one that is installed with another definition gets this one; else that
+        is refused. Brings the schema up to date where it is not. Raises SourceError,
+        ConfigurationError, AlreadyInstalled or ExtensionMissing; nothing at all is changed
+        then.
         """
         await self.database.require_primary()
         current = await self._is_current()
@@ -140,16 +150,12 @@ class AsyncSchema:
                 async with self.database.transaction() as connection:
                     if not current:
                         await self._migrate(connection)
-                    return await self._install(connection, name, schema_name, table, definition)
+                    source = await self._source(connection, schema_name, table)
+                    return await self._install(connection, name, source, definition, change)
         raise AssertionError("unreachable: the last attempt raises")
 
-    async def _install(
-        self,
-        connection: psycopg.AsyncConnection[Any],
-        name: str,
-        schema_name: str,
-        table: str,
-        definition: Definition,
+    async def _source(
+        self, connection: psycopg.AsyncConnection[Any], schema_name: str, table: str
     ) -> int:
         found = await connection.execute(
             compose_query("find_relation"), {"schema_name": schema_name, "name": table}
@@ -160,9 +166,19 @@ class AsyncSchema:
                 f"table {schema_name}.{table} does not exist in this database, or its schema "
                 f"may not be used by this role; check the name and schema_name"
             )
+        return int(source)
+
+    async def _install(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        name: str,
+        source: int,
+        definition: Definition,
+        change: bool,
+    ) -> int:
         installed = await connection.execute(
-            compose("select {schema}.install(%s, %s::oid::regclass, %s)", **self._names),
-            [name, source, Jsonb(definition.to_json())],
+            compose("select {schema}.install(%s, %s::oid::regclass, %s, %s)", **self._names),
+            [name, source, Jsonb(definition.to_json()), change],
         )
         (number,) = await installed.fetchone() or (0,)
         return int(number)
@@ -219,19 +235,47 @@ class AsyncSchema:
                     return (await result.fetchone() or (None,))[0]
         raise AssertionError("unreachable: the last attempt raises")
 
+    async def switch(self, name: str, generation: int | None = None, *, force: bool = False) -> int:
+        """Let readers see another generation, by default the newest; return its number.
+
+        Raises NotCaughtUp unless it is in step with the source, or forced.
+        """
+        return int(await self._call("select {schema}.switch(%s, %s, %s)", name, generation, force))
+
+    async def switch_when_caught_up(self, vectorizer: int) -> bool:
+        """Let a new generation serve if it has caught up; return whether it was switched to."""
+        return bool(await self._call("select {schema}.switch_when_caught_up(%s)", vectorizer))
+
+    async def drop_generation(self, name: str, generation: int) -> None:
+        """Drop a generation that readers do not see, with its embeddings."""
+        await self._call("select {schema}.drop_generation(%s, %s)", name, generation)
+
     async def find(self, name: str) -> Installation:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
+        return (await self.generations(name))[0]
+
+    async def serving(self, name: str) -> int | None:
+        """Return the id of the generation that readers see; None if there is none of that name."""
+        async with self.database.transaction() as connection:
+            found = await connection.execute(
+                compose_query("find_serving", **self._names), {"name": name}
+            )
+            record = await found.fetchone()
+        return None if record is None else int(record[0])
+
+    async def generations(self, name: str) -> list[Installation]:
+        """Return every generation of a vectorizer, the serving one first."""
         async with self.database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
-            await cursor.execute(compose_query("find_vectorizer", **self._names), {"name": name})
-            record = await cursor.fetchone()
-            if record is None:
+            await cursor.execute(compose_query("find_generations", **self._names), {"name": name})
+            records = await cursor.fetchall()
+            if not records:
                 known = await cursor.execute(
                     compose("select {schema}.known_names() as names", **self._names)
                 )
                 names = (await known.fetchone() or {})["names"]
                 raise NotInstalled(f"there is no vectorizer {name!r}; {names}")
-        return Installation.from_record(record)
+        return [Installation.from_record(record) for record in records]
 
     async def installed(self, name: str) -> bool:
         """Whether a vectorizer of that name is installed; False also without our schema."""

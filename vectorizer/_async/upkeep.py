@@ -78,9 +78,9 @@ class AsyncUpkeep:
         later. Raises DatabaseUnavailable if the database is.
         """
         done = []
-        for name, task in await self._take(names):
+        for name, vectorizer, task in await self._take(names):
             try:
-                result = await self._tasks[task](await self._schema.find(name))
+                result = await self._do(name, vectorizer, task)
             except DatabaseUnavailable:
                 raise
             except VectorizerError as error:
@@ -93,7 +93,13 @@ class AsyncUpkeep:
                 done.append(Chore(name, task, result))
         return done
 
-    async def _take(self, names: Sequence[str] | None) -> list[tuple[str, str]]:
+    async def _do(self, name: str, vectorizer: int, task: str) -> str | None:
+        for generation in await self._schema.generations(name):
+            if generation.id == vectorizer:
+                return await self._tasks[task](generation)
+        return None  # dropped meanwhile
+
+    async def _take(self, names: Sequence[str] | None) -> list[tuple[str, int, str]]:
         await self._database.require_primary()
         async with self._database.transaction() as connection:
             taken = await connection.execute(
@@ -104,7 +110,7 @@ class AsyncUpkeep:
                     "seconds": list(CHORES.values()),
                 },
             )
-            return [(name, task) for name, task in await taken.fetchall()]
+            return [(name, number, task) for name, number, task in await taken.fetchall()]
 
     async def _reap(self, installation: Installation) -> str | None:
         """Free the rows of workers that vanished, also where nobody claims: while it is paused."""
@@ -150,6 +156,6 @@ class AsyncUpkeep:
         statements = Statements(self._database.schema, installation)
         async with self._database.transaction() as connection:
             found = await connection.execute(
-                statements[query], {"name": installation.name, **parameters}
+                statements[query], {"vectorizer": installation.id, **parameters}
             )
             return (await found.fetchone() or (None,))[0]

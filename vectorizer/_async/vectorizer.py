@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from datetime import timedelta
 from types import TracebackType
 
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from vectorizer._async.database import AsyncDatabase
-from vectorizer._async.pipeline import AsyncPipeline
-from vectorizer._async.queue import AsyncQueue
+from vectorizer._async.generations import AsyncGenerations, check_embedder
 from vectorizer._async.schema import AsyncSchema
-from vectorizer._async.search import AsyncSearch
-from vectorizer._async.store import AsyncStore
 from vectorizer._async.upkeep import AsyncUpkeep
 from vectorizer._async.verify import AsyncVerifier
-from vectorizer.batch import Batch, Counts, count
-from vectorizer.concurrency import AsyncHeartbeat, sleep_async
-from vectorizer.database_errors import is_data_error, is_drift
-from vectorizer.definition import Definition, Installation
+from vectorizer.batch import Counts
+from vectorizer.concurrency import sleep_async
+from vectorizer.database_errors import is_drift
+from vectorizer.definition import Definition, Options
 from vectorizer.embedders import create, describe
 from vectorizer.errors import (
     ConfigurationError,
     DatabaseError,
-    DimensionMismatch,
-    EmbedderRefused,
-    EmbedderUnavailable,
-    LeaseLost,
     SourceError,
     VectorizerPaused,
 )
@@ -52,17 +43,8 @@ class AsyncVectorizer:
     url: libpq connection string; table_name, schema_name: the source table.
     name: of this vectorizer, by default made from the table's.
     embedder: turns texts into vectors; see `vectorizer.types.Embedder`.
-    chunk_column: text column that is split into chunks and embedded.
-    template: what is embedded for a chunk, `{chunk}` and columns in braces; by default the chunk.
-    metadata: columns copied to each embedding, to filter by.
-    time_column: the row's time; rows where it is NULL are not embedded.
-    key: columns of a unique index that names a row, where there is no primary key.
-    partition_interval: partition the destination by time, each partition this wide.
-    destination: view to search, by default `<table>_embedding`, in the source's schema unless
-        named with one.
-    chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
-    where: SQL condition over the table's columns; rows that do not meet it are not embedded.
-    always: capture also what logical replication applies to the table.
+    options: what is embedded and how, see `vectorizer.definition.Options`; `chunk_column` is
+        required.
     batch_size: rows claimed at once; lease_seconds: how long a batch stays claimed after the
         last sign of life of its worker. schema: where our own tables live.
 
@@ -79,20 +61,10 @@ class AsyncVectorizer:
         schema_name: str = "public",
         name: str | None = None,
         embedder: Embedder,
-        chunk_column: str,
-        template: str | None = None,
-        metadata: Sequence[str] = (),
-        time_column: str | None = None,
-        key: Sequence[str] | None = None,
-        partition_interval: timedelta | None = None,
-        destination: str | None = None,
-        chunk_size: tuple[int, int] = (500, 1000),
-        chunk_overlap: int = 0,
-        where: str | None = None,
-        always: bool = False,
         batch_size: int = 200,
         lease_seconds: float = 30.0,
         schema: str = "vectorizer",
+        **options: Unpack[Options],
     ) -> None:
         if not isinstance(embedder, Embedder):
             raise ConfigurationError(
@@ -100,22 +72,14 @@ class AsyncVectorizer:
             )
         definition = Definition.parse(
             {
-                "chunk_column": chunk_column,
-                "template": template,
-                "metadata": metadata,
-                "time_column": time_column,
-                "key": key,
-                "partition_interval": partition_interval,
-                "destination": destination,
+                **options,
                 "embedder": describe(embedder),
                 "model": embedder.model,
                 "dimensions": embedder.dimensions,
-                "chunk_size": chunk_size,
-                "chunk_overlap": chunk_overlap,
-                "where": where,
-                "always": always,
             }
         )
+        if definition.chunk_column is None:
+            raise ConfigurationError("chunk_column is missing: name the column that is embedded")
         self._set(
             AsyncDatabase(url, schema=schema, silence_seconds=lease_seconds),
             name or default_name(schema_name, table_name),
@@ -145,7 +109,9 @@ class AsyncVectorizer:
         self._schema = AsyncSchema(database)
         self._batch_size = batch_size
         self._lease_seconds = lease_seconds
-        self._worker: _Worker | None = None
+        self._generations = AsyncGenerations(
+            database, self._schema, name, embedder, lease_seconds=lease_seconds
+        )
 
     @classmethod
     async def connect(
@@ -192,21 +158,26 @@ class AsyncVectorizer:
         """Close all connections; they are opened again when needed."""
         await self._database.close()
 
-    async def install(self) -> None:
+    async def install(self, *, change: bool = False) -> None:
         """Attach to the table: capture, queue, destination, and a backfill of what is there.
 
         Takes well under a second whatever the size of the table. Installing again, also from
         several processes at once, changes nothing.
+
+        change: give a vectorizer that is installed with another definition this one. Metadata,
+        time column, predicate, destination and the embedder's options change in place, without
+        embedding any text again. A new model, template or chunking is embedded as a new
+        generation beside the old one, which serves until the new one has caught up.
 
         Raises SourceError, ConfigurationError, AlreadyInstalled, DimensionMismatch or
         ExtensionMissing; nothing is changed then.
         """
         if self._definition is None:
             return
-        if await self._schema.installed(self.name):
-            _check_embedder(await self._schema.find(self.name), self.embedder)
-        await self._schema.install(self.name, *self._source, self._definition)
-        self._worker = None
+        if not change and await self._schema.installed(self.name):
+            check_embedder(await self._schema.generations(self.name), self.embedder)
+        await self._schema.install(self.name, *self._source, self._definition, change=change)
+        self._generations.forget()
 
     async def uninstall(self, *, drop_embeddings: bool = False) -> None:
         """Detach from the table. The embeddings stay unless `drop_embeddings` is true.
@@ -215,7 +186,7 @@ class AsyncVectorizer:
         """
         await self._schema.check()
         await self._schema.uninstall(self.name, drop_embeddings=drop_embeddings)
-        self._worker = None
+        self._generations.forget()
 
     async def process(self) -> int:
         """Process one batch; return its number of rows, 0 only if nothing was claimable."""
@@ -232,7 +203,7 @@ class AsyncVectorizer:
         is counted), EmbedderRefused if it will not (the vectorizer is paused with the reason),
         VectorizerPaused if it is paused.
         """
-        self._worker = None  # somebody may have changed the installation since
+        self._generations.forget()  # somebody may have changed the installation since
         await self._schema.check()
         upkeep = AsyncUpkeep(self._database)
         total = Counts()
@@ -243,7 +214,7 @@ class AsyncVectorizer:
                 total.add(counts)
                 if progress is not None:
                     progress(total)
-            elif (seconds := await (await self._ready()).queue.in_flight_seconds()) is None:
+            elif (seconds := await self._generations.in_flight_seconds()) is None:
                 await upkeep.run_due([self.name])
                 return total
             else:
@@ -260,7 +231,7 @@ class AsyncVectorizer:
 
         filter: metadata that must match, or a list of such mappings of which any may match.
         """
-        return await (await self._ready()).search.search(query, limit=limit, filter=filter)
+        return await self._generations.search(query, limit=limit, filter=filter)
 
     async def verify(self, *, repair: bool = False, rows: int = 10_000) -> Verification:
         """Compare every source row with what is embedded of it; `report.ok` tells the result.
@@ -297,7 +268,7 @@ class AsyncVectorizer:
     async def resume(self) -> None:
         """Go on after `pause` or `suspend`; text that did not change is not embedded again."""
         await self._schema.resume(self.name)
-        self._worker = None
+        self._generations.forget()
 
     async def retry(self, keys: Sequence[Mapping[str, JSON]] | None = None) -> int:
         """Give dead letters another life: those with these keys, or all. Return how many."""
@@ -324,113 +295,35 @@ class AsyncVectorizer:
         await self._schema.check()
         return await self._schema.dead_letters(self.name)
 
-    async def _ready(self) -> _Worker:
-        if self._worker is None:
-            await self._schema.check()
-            installation = await self._schema.find(self.name)
-            _check_embedder(installation, self.embedder)
-            self._worker = _Worker(self._database, installation, self.embedder, self._lease_seconds)
-        return self._worker
+    async def switch(self, generation: int | None = None, *, force: bool = False) -> int:
+        """Let readers see another generation, by default the newest; return its number.
+
+        A new generation takes over by itself when it has caught up; this is the way back while
+        the old one is kept. Raises NotCaughtUp unless it is in step with the table, or forced.
+        """
+        self._generations.forget()
+        return await self._schema.switch(self.name, generation, force=force)
+
+    async def drop_generation(self, generation: int) -> None:
+        """Drop a generation that readers do not see: its storage, its queue, its capture."""
+        self._generations.forget()
+        await self._schema.drop_generation(self.name, generation)
 
     async def _process(self) -> Counts | None:
         try:
-            return await self._process_once()
+            return await self._generations.process(self._batch_size)
         except VectorizerPaused:
-            self._worker = None  # it may be resumed by the next time
+            self._generations.forget()  # it may be resumed by the next time
             raise
         except DatabaseError as error:
             if not is_drift(error):
                 raise
         # The source was changed under us: look its names up again.
-        self._worker = None
+        self._generations.forget()
         try:
-            return await self._process_once()
+            return await self._generations.process(self._batch_size)
         except (DatabaseError, SourceError) as error:
             if isinstance(error, DatabaseError) and not is_drift(error):
                 raise
             await self._schema.pause(self.name, str(error))
             raise VectorizerPaused(f"vectorizer {self.name} is paused now: {error}") from error
-
-    async def _process_once(self) -> Counts | None:
-        worker = await self._ready()
-        batch = await worker.claim(self._batch_size)
-        return None if batch is None else await worker.process(batch)
-
-
-class _Worker:
-    """One installed vectorizer with all that a batch passes through."""
-
-    def __init__(
-        self,
-        database: AsyncDatabase,
-        installation: Installation,
-        embedder: Embedder,
-        lease_seconds: float,
-    ) -> None:
-        self._database = database
-        self._installation = installation
-        self.queue = AsyncQueue(database, installation, lease_seconds=lease_seconds)
-        self.search = AsyncSearch(database, installation, embedder)
-        self._store = AsyncStore(database, installation, self.queue)
-        self._pipeline = AsyncPipeline(installation.definition, embedder)
-
-    async def claim(self, rows: int) -> Batch | None:
-        await self._database.require_primary()
-        if self._installation.paused_reason is not None:
-            raise VectorizerPaused(
-                f"vectorizer {self._installation.name} is paused: "
-                f"{self._installation.paused_reason}"
-            )
-        return await self.queue.claim(rows)
-
-    async def process(self, batch: Batch) -> Counts:
-        try:
-            async with AsyncHeartbeat(
-                lambda: self.queue.extend(batch), self.queue.lease_seconds / 3
-            ):
-                rows, stored = await self._store.load(batch)
-                outcomes = await self._pipeline.outcomes(rows, stored)
-                await self._store.finish(batch, outcomes)
-        except LeaseLost as lost:
-            log.warning("%s", lost)
-            return Counts(rows=batch.size)
-        except EmbedderUnavailable as error:
-            await self._give_back(batch, error.retry_after or 0.0)
-            raise
-        except EmbedderRefused as error:
-            await self._give_back(batch)
-            await self.queue.pause(str(error))
-            raise
-        except DatabaseError as error:
-            if not is_data_error(error):
-                await self._give_back(batch)
-                raise
-            # A value that cannot be read or written: some row's own fault.
-            log.warning("vectorizer %s: %s", self._installation.name, error)
-            await self.queue.fail_batch(batch, str(error))
-            return Counts(rows=batch.size, failed=1 if batch.size == 1 else 0)
-        except BaseException:
-            await self._give_back(batch)
-            raise
-        return count(outcomes)
-
-    async def _give_back(self, batch: Batch, delay_seconds: float = 0.0) -> None:
-        # Without a database there is nothing to give back to: the lease will expire.
-        with suppress(DatabaseError):
-            await self.queue.release(batch, delay_seconds=delay_seconds)
-
-
-def _check_embedder(installation: Installation, embedder: Embedder) -> None:
-    definition = installation.definition
-    if definition.dimensions != embedder.dimensions:
-        raise DimensionMismatch(
-            f"vectorizer {installation.name}: {installation.destination} holds vectors of "
-            f"{definition.dimensions} dimensions by {definition.model}, but {embedder.model} makes "
-            f"{embedder.dimensions}; use that model, or uninstall with drop_embeddings first"
-        )
-    if definition.model != embedder.model:
-        raise ConfigurationError(
-            f"vectorizer {installation.name}: {installation.destination} holds vectors by "
-            f"{definition.model}, which cannot be mixed with those by {embedder.model}; use that "
-            f"model, or uninstall with drop_embeddings first"
-        )

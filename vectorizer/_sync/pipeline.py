@@ -12,7 +12,7 @@ from vectorizer.definition import Definition
 from vectorizer.diff import ChunkDiff, StoredChunk, diff_chunks
 from vectorizer.errors import ConfigurationError, EmbedderRefused, EmbedderUnavailable
 from vectorizer.identifiers import MAX_TIME, MIN_TIME
-from vectorizer.packing import pack_vectors
+from vectorizer.packing import pack_halfvecs, pack_vectors
 from vectorizer.types import Embedder
 from vectorizer.vectors import as_matrix
 
@@ -29,6 +29,7 @@ class Pipeline:
         self._template = definition.parsed_template
         self._chunker = definition.chunker
         self._embedder = embedder
+        self._pack = pack_halfvecs if definition.vectors == "halfvec" else pack_vectors
 
     def outcomes(
         self, rows: Sequence[LoadedRow], stored: Mapping[int, Sequence[StoredChunk]]
@@ -79,7 +80,7 @@ class Pipeline:
             {chunk.content_hash: chunk.text for done in group for chunk in done.diff.new}.values()
         )
         try:
-            packed = pack_vectors(self._vectors(texts))
+            packed = self._pack(self._vectors(texts))
         except (EmbedderUnavailable, EmbedderRefused, ConfigurationError, ImportError):
             raise  # none of them is the fault of a row
         except OSError as error:  # includes timeouts and lost connections

@@ -126,11 +126,21 @@ class Schema:
             )
         return version
 
-    def install(self, name: str, schema_name: str, table: str, definition: Definition) -> int:
+    def install(
+        self,
+        name: str,
+        schema_name: str,
+        table: str,
+        definition: Definition,
+        *,
+        change: bool = False,
+    ) -> int:
         """Attach a vectorizer to a table; return its id. Installing twice changes nothing.
 
-        Brings the schema up to date where it is not. Raises SourceError, ConfigurationError,
-        AlreadyInstalled or ExtensionMissing; nothing at all is changed then.
+        With `change`, one that is installed with another definition gets this one; else that
+        is refused. Brings the schema up to date where it is not. Raises SourceError,
+        ConfigurationError, AlreadyInstalled or ExtensionMissing; nothing at all is changed
+        then.
         """
         self.database.require_primary()
         current = self._is_current()
@@ -139,17 +149,11 @@ class Schema:
                 with self.database.transaction() as connection:
                     if not current:
                         self._migrate(connection)
-                    return self._install(connection, name, schema_name, table, definition)
+                    source = self._source(connection, schema_name, table)
+                    return self._install(connection, name, source, definition, change)
         raise AssertionError("unreachable: the last attempt raises")
 
-    def _install(
-        self,
-        connection: psycopg.Connection[Any],
-        name: str,
-        schema_name: str,
-        table: str,
-        definition: Definition,
-    ) -> int:
+    def _source(self, connection: psycopg.Connection[Any], schema_name: str, table: str) -> int:
         found = connection.execute(
             compose_query("find_relation"), {"schema_name": schema_name, "name": table}
         )
@@ -159,9 +163,19 @@ class Schema:
                 f"table {schema_name}.{table} does not exist in this database, or its schema "
                 f"may not be used by this role; check the name and schema_name"
             )
+        return int(source)
+
+    def _install(
+        self,
+        connection: psycopg.Connection[Any],
+        name: str,
+        source: int,
+        definition: Definition,
+        change: bool,
+    ) -> int:
         installed = connection.execute(
-            compose("select {schema}.install(%s, %s::oid::regclass, %s)", **self._names),
-            [name, source, Jsonb(definition.to_json())],
+            compose("select {schema}.install(%s, %s::oid::regclass, %s, %s)", **self._names),
+            [name, source, Jsonb(definition.to_json()), change],
         )
         (number,) = installed.fetchone() or (0,)
         return int(number)
@@ -216,19 +230,45 @@ class Schema:
                     return (result.fetchone() or (None,))[0]
         raise AssertionError("unreachable: the last attempt raises")
 
+    def switch(self, name: str, generation: int | None = None, *, force: bool = False) -> int:
+        """Let readers see another generation, by default the newest; return its number.
+
+        Raises NotCaughtUp unless it is in step with the source, or forced.
+        """
+        return int(self._call("select {schema}.switch(%s, %s, %s)", name, generation, force))
+
+    def switch_when_caught_up(self, vectorizer: int) -> bool:
+        """Let a new generation serve if it has caught up; return whether it was switched to."""
+        return bool(self._call("select {schema}.switch_when_caught_up(%s)", vectorizer))
+
+    def drop_generation(self, name: str, generation: int) -> None:
+        """Drop a generation that readers do not see, with its embeddings."""
+        self._call("select {schema}.drop_generation(%s, %s)", name, generation)
+
     def find(self, name: str) -> Installation:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
+        return (self.generations(name))[0]
+
+    def serving(self, name: str) -> int | None:
+        """Return the id of the generation that readers see; None if there is none of that name."""
+        with self.database.transaction() as connection:
+            found = connection.execute(compose_query("find_serving", **self._names), {"name": name})
+            record = found.fetchone()
+        return None if record is None else int(record[0])
+
+    def generations(self, name: str) -> list[Installation]:
+        """Return every generation of a vectorizer, the serving one first."""
         with self.database.transaction() as connection:
             cursor = connection.cursor(row_factory=dict_row)
-            cursor.execute(compose_query("find_vectorizer", **self._names), {"name": name})
-            record = cursor.fetchone()
-            if record is None:
+            cursor.execute(compose_query("find_generations", **self._names), {"name": name})
+            records = cursor.fetchall()
+            if not records:
                 known = cursor.execute(
                     compose("select {schema}.known_names() as names", **self._names)
                 )
                 names = (known.fetchone() or {})["names"]
                 raise NotInstalled(f"there is no vectorizer {name!r}; {names}")
-        return Installation.from_record(record)
+        return [Installation.from_record(record) for record in records]
 
     def installed(self, name: str) -> bool:
         """Whether a vectorizer of that name is installed; False also without our schema."""

@@ -79,9 +79,9 @@ class Upkeep:
         later. Raises DatabaseUnavailable if the database is.
         """
         done = []
-        for name, task in self._take(names):
+        for name, vectorizer, task in self._take(names):
             try:
-                result = self._tasks[task](self._schema.find(name))
+                result = self._do(name, vectorizer, task)
             except DatabaseUnavailable:
                 raise
             except VectorizerError as error:
@@ -94,7 +94,13 @@ class Upkeep:
                 done.append(Chore(name, task, result))
         return done
 
-    def _take(self, names: Sequence[str] | None) -> list[tuple[str, str]]:
+    def _do(self, name: str, vectorizer: int, task: str) -> str | None:
+        for generation in self._schema.generations(name):
+            if generation.id == vectorizer:
+                return self._tasks[task](generation)
+        return None  # dropped meanwhile
+
+    def _take(self, names: Sequence[str] | None) -> list[tuple[str, int, str]]:
         self._database.require_primary()
         with self._database.transaction() as connection:
             taken = connection.execute(
@@ -105,7 +111,7 @@ class Upkeep:
                     "seconds": list(CHORES.values()),
                 },
             )
-            return [(name, task) for name, task in taken.fetchall()]
+            return [(name, number, task) for name, number, task in taken.fetchall()]
 
     def _reap(self, installation: Installation) -> str | None:
         """Free the rows of workers that vanished, also where nobody claims: while it is paused."""
@@ -148,5 +154,7 @@ class Upkeep:
     def _value(self, installation: Installation, query: str, **parameters: Any) -> Any:
         statements = Statements(self._database.schema, installation)
         with self._database.transaction() as connection:
-            found = connection.execute(statements[query], {"name": installation.name, **parameters})
+            found = connection.execute(
+                statements[query], {"vectorizer": installation.id, **parameters}
+            )
             return (found.fetchone() or (None,))[0]

@@ -1,4 +1,5 @@
-select v.id, v.name, v.definition,
+-- Every generation of a vectorizer, the serving one first.
+select v.id, v.name, v.generation, v.serving, v.takes_over, v.revision, v.definition,
        -- Names as they are now: the source's columns may have been renamed.
        (select jsonb_agg(k || jsonb_build_object('current', a.attname) order by n)
         from jsonb_array_elements(v.key) with ordinality as e(k, n)
@@ -19,3 +20,4 @@ left join pg_class s on s.oid = v.source left join pg_namespace sn on sn.oid = s
 left join pg_class d on d.oid = v.destination left join pg_namespace dn on dn.oid = d.relnamespace
 left join pg_class t on t.oid = v.storage left join pg_namespace tn on tn.oid = t.relnamespace
 where v.name = %(name)s and v.uninstalled_at is null
+order by v.serving desc, v.generation

@@ -1,0 +1,99 @@
+"""One installed generation of a vectorizer, with all that a batch of it passes through."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from vectorizer._async.database import AsyncDatabase
+from vectorizer._async.pipeline import AsyncPipeline
+from vectorizer._async.queue import AsyncQueue
+from vectorizer._async.search import AsyncSearch
+from vectorizer._async.store import AsyncStore
+from vectorizer.batch import Batch, Counts, count
+from vectorizer.concurrency import AsyncHeartbeat
+from vectorizer.database_errors import is_data_error
+from vectorizer.definition import Installation
+from vectorizer.errors import (
+    DatabaseError,
+    EmbedderRefused,
+    EmbedderUnavailable,
+    LeaseLost,
+    VectorizerPaused,
+)
+from vectorizer.types import Embedder
+
+__all__ = ["AsyncGeneration"]
+
+log = logging.getLogger("vectorizer")
+
+
+class AsyncGeneration:
+    """Claims batches of one installed generation and carries them through its pipeline."""
+
+    def __init__(
+        self,
+        database: AsyncDatabase,
+        installation: Installation,
+        embedder: Embedder,
+        lease_seconds: float,
+    ) -> None:
+        self._database = database
+        self.installation = installation
+        self.queue = AsyncQueue(database, installation, lease_seconds=lease_seconds)
+        self.search = AsyncSearch(database, installation, embedder)
+        self._store = AsyncStore(database, installation, self.queue)
+        self._pipeline = AsyncPipeline(installation.definition, embedder)
+
+    async def claim(self, rows: int) -> Batch | None:
+        """Take up to `rows` keys; None only if nothing was claimable.
+
+        Raises VectorizerPaused if this generation is paused.
+        """
+        await self._database.require_primary()
+        if self.installation.paused_reason is not None:
+            raise VectorizerPaused(
+                f"vectorizer {self.installation.name} is paused: {self.installation.paused_reason}"
+            )
+        return await self.queue.claim(rows)
+
+    async def process(self, batch: Batch) -> Counts:
+        """Load a batch, embed what is new of it, write and ack it; return what was done.
+
+        Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; the batch has been given
+        back then.
+        """
+        try:
+            async with AsyncHeartbeat(
+                lambda: self.queue.extend(batch), self.queue.lease_seconds / 3
+            ):
+                rows, stored = await self._store.load(batch)
+                outcomes = await self._pipeline.outcomes(rows, stored)
+                await self._store.finish(batch, outcomes)
+        except LeaseLost as lost:
+            log.warning("%s", lost)
+            return Counts(rows=batch.size)
+        except EmbedderUnavailable as error:
+            await self._give_back(batch, error.retry_after or 0.0)
+            raise
+        except EmbedderRefused as error:
+            await self._give_back(batch)
+            await self.queue.pause(str(error))
+            raise
+        except DatabaseError as error:
+            if not is_data_error(error):
+                await self._give_back(batch)
+                raise
+            # A value that cannot be read or written: some row's own fault.
+            log.warning("vectorizer %s: %s", self.installation.name, error)
+            await self.queue.fail_batch(batch, str(error))
+            return Counts(rows=batch.size, failed=1 if batch.size == 1 else 0)
+        except BaseException:
+            await self._give_back(batch)
+            raise
+        return count(outcomes)
+
+    async def _give_back(self, batch: Batch, delay_seconds: float = 0.0) -> None:
+        # Without a database there is nothing to give back to: the lease will expire.
+        with suppress(DatabaseError):
+            await self.queue.release(batch, delay_seconds=delay_seconds)

@@ -1,0 +1,200 @@
+"""The generations of a vectorizer side by side: the one that serves, and others kept in step."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from vectorizer._async.database import AsyncDatabase
+from vectorizer._async.generation import AsyncGeneration
+from vectorizer._async.schema import AsyncSchema
+from vectorizer.batch import Counts
+from vectorizer.database_errors import is_conflict, is_drift
+from vectorizer.definition import Definition, Installation
+from vectorizer.embedders import create
+from vectorizer.errors import (
+    ConfigurationError,
+    DatabaseError,
+    DimensionMismatch,
+    EmbedderError,
+    VectorizerError,
+    VectorizerPaused,
+)
+from vectorizer.search import Filter, SearchResult
+from vectorizer.types import Embedder
+
+__all__ = ["AsyncGenerations", "check_embedder"]
+
+log = logging.getLogger("vectorizer")
+
+# Others may add, switch or drop generations: they are looked up again after so many seconds.
+_LOOK_UP_SECONDS = 5.0
+# A generation that catches up is asked so often whether it may serve: seconds.
+_SWITCH_SECONDS = 1.0
+
+
+class AsyncGenerations:
+    """Gives the generations of one vectorizer turns at processing, and searches one of them.
+
+    embedder: of the generation with its model; the others make theirs from the registry.
+    """
+
+    def __init__(
+        self,
+        database: AsyncDatabase,
+        schema: AsyncSchema,
+        name: str,
+        embedder: Embedder,
+        *,
+        lease_seconds: float,
+    ) -> None:
+        self._database = database
+        self._schema = schema
+        self._name = name
+        self._embedders = [embedder]
+        self._lease_seconds = lease_seconds
+        self._known: list[AsyncGeneration] = []
+        self._looked_up_at = float("-inf")
+        self._switch_at = float("-inf")
+        self._turn = 0
+
+    def forget(self) -> None:
+        """Look everything up again at the next use."""
+        self._known = []
+        self._looked_up_at = float("-inf")
+
+    async def process(self, rows: int) -> Counts | None:
+        """Process one batch of up to `rows` rows; None only if nothing was claimable.
+
+        Errors of the serving generation are raised. Another one that fails leaves its turn to
+        the rest, and its error is raised when nothing else is left to do.
+        """
+        failure: VectorizerError | None = None
+        for generation in self._in_turn(await self._ready()):
+            try:
+                counts = await self._process(generation, rows)
+            except (EmbedderError, VectorizerPaused) as error:
+                if generation.installation.serving:
+                    raise
+                log.warning("%s: %s", generation.installation, error)
+                failure = failure or (error if generation.installation.takes_over else None)
+                continue
+            if counts is not None:
+                return counts
+        if failure is not None:
+            raise failure
+        return None
+
+    def _in_turn(self, generations: Sequence[AsyncGeneration]) -> list[AsyncGeneration]:
+        self._turn += 1
+        first = self._turn % len(generations)
+        return [*generations[first:], *generations[:first]]
+
+    async def _process(self, generation: AsyncGeneration, rows: int) -> Counts | None:
+        batch = await generation.claim(rows)
+        counts = None if batch is None else await generation.process(batch)
+        if generation.installation.takes_over:
+            await self._take_over(generation, at_once=batch is None)
+        return counts
+
+    async def _take_over(self, generation: AsyncGeneration, *, at_once: bool) -> None:
+        now = time.monotonic()
+        if not at_once and now < self._switch_at:
+            return
+        self._switch_at = now + _SWITCH_SECONDS
+        try:
+            switched = await self._schema.switch_when_caught_up(generation.installation.id)
+        except DatabaseError as error:
+            if not is_conflict(error):
+                raise
+            return  # a reader holds the view; next time, then
+        if switched:
+            log.info("%s serves now", generation.installation)
+            self.forget()
+
+    async def in_flight_seconds(self) -> float | None:
+        """Return for how many seconds others may hold work; None if they hold none."""
+        found = [
+            await generation.queue.in_flight_seconds()
+            for generation in await self._ready()
+            if generation.installation.paused_reason is None
+        ]
+        return min((seconds for seconds in found if seconds is not None), default=None)
+
+    async def search(
+        self,
+        query: str,
+        *,
+        limit: int,
+        filter: Filter | None,  # noqa: A002 - the public name
+    ) -> list[SearchResult]:
+        """Search the generation that serves now, with the vector its own model makes."""
+        try:
+            generation = await self._serving()
+            return await generation.search.search(query, limit=limit, filter=filter)
+        except DatabaseError as error:
+            if not is_drift(error):
+                raise
+        # It was dropped after we had looked.
+        self.forget()
+        generation = await self._serving()
+        return await generation.search.search(query, limit=limit, filter=filter)
+
+    async def _serving(self) -> AsyncGeneration:
+        known = await self._ready()
+        if await self._schema.serving(self._name) != known[0].installation.id:
+            self.forget()
+            known = await self._ready()
+        return known[0]
+
+    async def _ready(self) -> list[AsyncGeneration]:
+        now = time.monotonic()
+        if not self._known:
+            await self._schema.check()
+        if not self._known or now - self._looked_up_at > _LOOK_UP_SECONDS:
+            installations = await self._schema.generations(self._name)
+            check_embedder(installations, self._embedders[0])
+            self._known = [self._kept(one) or self._made(one) for one in installations]
+            self._looked_up_at = now
+        return self._known
+
+    def _kept(self, installation: Installation) -> AsyncGeneration | None:
+        known = (one for one in self._known if one.installation == installation)
+        return next(known, None)
+
+    def _made(self, installation: Installation) -> AsyncGeneration:
+        return AsyncGeneration(
+            self._database, installation, self._embedder(installation), self._lease_seconds
+        )
+
+    def _embedder(self, installation: Installation) -> Embedder:
+        for embedder in self._embedders:
+            if _fits(installation.definition, embedder):
+                return embedder
+        self._embedders.append(create(installation.definition.embedder))
+        return self._embedders[-1]
+
+
+def _fits(definition: Definition, embedder: Embedder) -> bool:
+    return (definition.model, definition.dimensions) == (embedder.model, embedder.dimensions)
+
+
+def check_embedder(installations: Sequence[Installation], embedder: Embedder) -> None:
+    """Raise DimensionMismatch or ConfigurationError unless one generation is by this model."""
+    if any(_fits(installation.definition, embedder) for installation in installations):
+        return
+    serving = installations[0]
+    definition = serving.definition
+    if definition.dimensions != embedder.dimensions:
+        raise DimensionMismatch(
+            f"vectorizer {serving.name}: {serving.destination} holds vectors of "
+            f"{definition.dimensions} dimensions by {definition.model}, but {embedder.model} makes "
+            f"{embedder.dimensions}; use that model, or change the vectorizer to this one: "
+            f"install(change=True)"
+        )
+    raise ConfigurationError(
+        f"vectorizer {serving.name}: {serving.destination} holds vectors by "
+        f"{definition.model}, which cannot be mixed with those by {embedder.model}; use that "
+        f"model, or change the vectorizer to this one: install(change=True)"
+    )

@@ -97,7 +97,7 @@ def test_many_workers_do_a_chore_once(post: Subject) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(taken) == sorted(("post", task) for task in CHORES)
+    assert sorted(taken) == sorted(("post", 1, task) for task in CHORES)
 
 
 def test_a_clock_that_stepped_back_stops_nothing(post: Subject) -> None:
@@ -109,7 +109,7 @@ def test_a_clock_that_stepped_back_stops_nothing(post: Subject) -> None:
 
 def test_leases_are_reaped_while_paused(post: Subject) -> None:
     post.sql("update post set body = body || '!'")
-    assert post.vectorizer._ready().claim(100) is not None
+    assert post.vectorizer._generations._ready()[0].claim(100) is not None
     post.vectorizer.pause()
     post.sql("update vectorizer.lease set expires_at = now() - interval '1 second'")
     due(post, "reap")
@@ -185,15 +185,15 @@ def test_no_vacuum_of_what_belongs_to_somebody_else(
                 sql.SQL("revoke maintain on {} from {}").format(post.log, sql.Identifier(role))
             )
         post.sql(f"set role {role}")
-        assert post.value("select vectorizer.log_vacuum('post')") is None
+        assert post.value("select vectorizer.log_vacuum(1)") is None
         post.sql("reset role")
-        assert post.value("select vectorizer.log_vacuum('post')") is False
+        assert post.value("select vectorizer.log_vacuum(1)") is False
         if post.db.info.server_version >= 170000:
             post.db.execute(
                 sql.SQL("grant maintain on {} to {}").format(post.log, sql.Identifier(role))
             )
             post.sql(f"set role {role}")
-            assert post.value("select vectorizer.log_vacuum('post')") is False
+            assert post.value("select vectorizer.log_vacuum(1)") is False
             post.sql("reset role")
     finally:
         post.sql(f"drop owned by {role}")
@@ -344,7 +344,7 @@ def test_a_restored_dump_knows_its_parts(vectorizer_url: str) -> None:
 
 
 def test_what_upkeep_may_not_do_harms_nobody(post: Subject, caplog: Any) -> None:
-    post.sql("drop function vectorizer.follow_parts(text)")
+    post.sql("drop function vectorizer.follow_parts(integer)")
     due(post, "follow", "reap")
     assert upkeep(post) == []
     assert "vectorizer post: upkeep (follow) failed: " in caplog.text

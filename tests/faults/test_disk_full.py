@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 from posts import check, create, posts
 from servers import own_database
 
+from vectorizer import Vectorizer
 from vectorizer.errors import DatabaseUnavailable
 
 _BYTES = 400 << 20
@@ -35,8 +36,18 @@ def _fill(balloon: Path) -> None:
             file.write(bytes(1 << 16))
 
 
+def _drained(worker: Vectorizer) -> bool:
+    try:
+        worker.run()
+    except DatabaseUnavailable:
+        return False
+    return True
+
+
 @pytest.mark.needs_apt
-def test_a_full_disk_is_survived(tmp_path: Path) -> None:
+def test_a_full_disk_is_survived(
+    tmp_path: Path, eventually: Callable[[Callable[[], object]], None]
+) -> None:
     with (
         _small_disk(tmp_path / "disk") as disk,
         own_database(disk / "server", wal_recycle="off", max_wal_size="64MB") as url,
@@ -53,9 +64,6 @@ def test_a_full_disk_is_survived(tmp_path: Path) -> None:
         with suppress(psycopg.Error):
             connection.close()
         # A server whose log could not be written has crashed and recovers.
-        for _ in range(20):
-            with suppress(DatabaseUnavailable):
-                worker.run()
-                break
+        eventually(lambda: _drained(worker))
         with psycopg.connect(url, autocommit=True) as again:
             check(again, worker)

@@ -148,10 +148,17 @@ class AsyncGenerations:
             known = await self._ready()
         return known[0]
 
-    async def _ready(self) -> list[AsyncGeneration]:
-        now = time.monotonic()
+    async def check(self) -> None:
+        """Raise SchemaVersionError or NotInstalled if this program cannot use the database.
+
+        Looks only where nothing has been looked up yet.
+        """
         if not self._known:
             await self._schema.check()
+
+    async def _ready(self) -> list[AsyncGeneration]:
+        now = time.monotonic()
+        await self.check()
         if not self._known or now - self._looked_up_at > _LOOK_UP_SECONDS:
             installations = await self._schema.generations(self._name)
             check_embedder(installations, self._embedders[0])

@@ -107,6 +107,7 @@ class AsyncVectorizer:
         self.embedder = embedder
         self._database = database
         self._schema = AsyncSchema(database)
+        self._upkeep = AsyncUpkeep(database)
         self._batch_size = batch_size
         self._lease_seconds = lease_seconds
         self._generations = AsyncGenerations(
@@ -204,21 +205,33 @@ class AsyncVectorizer:
         VectorizerPaused if it is paused.
         """
         self._generations.forget()  # somebody may have changed the installation since
-        await self._schema.check()
-        upkeep = AsyncUpkeep(self._database)
+        self._upkeep = AsyncUpkeep(self._database)
         total = Counts()
-        while True:
-            await upkeep.look([self.name])
-            counts = await self._process()
-            if counts is not None:
-                total.add(counts)
+        while (turn := await self.turn()) is not None:
+            if isinstance(turn, Counts):
+                total.add(turn)
                 if progress is not None:
                     progress(total)
-            elif (seconds := await self._generations.in_flight_seconds()) is None:
-                await upkeep.run_due([self.name])
-                return total
             else:
-                await sleep_async(min(max(seconds, 0.0), _POLL_SECONDS))
+                await sleep_async(turn)
+        return total
+
+    async def turn(self) -> Counts | float | None:
+        """Take one turn of a drain: one batch, and whatever upkeep is due.
+
+        Returns what was done; the number of seconds after which another turn makes sense, while
+        other workers hold all that is left; or None if nothing is left. Raises as `run` does.
+        """
+        await self._generations.check()
+        await self._upkeep.look([self.name])
+        counts = await self._process()
+        if counts is not None:
+            return counts
+        seconds = await self._generations.in_flight_seconds()
+        if seconds is None:
+            await self._upkeep.run_due([self.name])
+            return None
+        return min(max(seconds, 0.0), _POLL_SECONDS)
 
     async def search(
         self,

@@ -149,10 +149,17 @@ class Generations:
             known = self._ready()
         return known[0]
 
-    def _ready(self) -> list[Generation]:
-        now = time.monotonic()
+    def check(self) -> None:
+        """Raise SchemaVersionError or NotInstalled if this program cannot use the database.
+
+        Looks only where nothing has been looked up yet.
+        """
         if not self._known:
             self._schema.check()
+
+    def _ready(self) -> list[Generation]:
+        now = time.monotonic()
+        self.check()
         if not self._known or now - self._looked_up_at > _LOOK_UP_SECONDS:
             installations = self._schema.generations(self._name)
             check_embedder(installations, self._embedders[0])

@@ -108,6 +108,7 @@ class Vectorizer:
         self.embedder = embedder
         self._database = database
         self._schema = Schema(database)
+        self._upkeep = Upkeep(database)
         self._batch_size = batch_size
         self._lease_seconds = lease_seconds
         self._generations = Generations(
@@ -205,21 +206,33 @@ class Vectorizer:
         VectorizerPaused if it is paused.
         """
         self._generations.forget()  # somebody may have changed the installation since
-        self._schema.check()
-        upkeep = Upkeep(self._database)
+        self._upkeep = Upkeep(self._database)
         total = Counts()
-        while True:
-            upkeep.look([self.name])
-            counts = self._process()
-            if counts is not None:
-                total.add(counts)
+        while (turn := self.turn()) is not None:
+            if isinstance(turn, Counts):
+                total.add(turn)
                 if progress is not None:
                     progress(total)
-            elif (seconds := self._generations.in_flight_seconds()) is None:
-                upkeep.run_due([self.name])
-                return total
             else:
-                sleep_sync(min(max(seconds, 0.0), _POLL_SECONDS))
+                sleep_sync(turn)
+        return total
+
+    def turn(self) -> Counts | float | None:
+        """Take one turn of a drain: one batch, and whatever upkeep is due.
+
+        Returns what was done; the number of seconds after which another turn makes sense, while
+        other workers hold all that is left; or None if nothing is left. Raises as `run` does.
+        """
+        self._generations.check()
+        self._upkeep.look([self.name])
+        counts = self._process()
+        if counts is not None:
+            return counts
+        seconds = self._generations.in_flight_seconds()
+        if seconds is None:
+            self._upkeep.run_due([self.name])
+            return None
+        return min(max(seconds, 0.0), _POLL_SECONDS)
 
     def search(
         self,

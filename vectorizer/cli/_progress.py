@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from vectorizer._sync.rotation import Rotation
 from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.batch import Counts
 from vectorizer.cli._shared import err
@@ -11,11 +14,11 @@ from vectorizer.cli._shared import err
 __all__ = ["drained"]
 
 
-def drained(vectorizer: Vectorizer, *, quiet: bool = False) -> Counts:
-    """Run a vectorizer until nothing waits; return what was done."""
-    status = vectorizer.status()
-    rows = status["waiting"] + status["backfill_total"] - status["backfill_claimed"]
-    bar = Progress(
+def drained(vectorizers: Sequence[Vectorizer], *, quiet: bool = False) -> Rotation:
+    """Run vectorizers in turns until nothing waits; return what was done and what failed."""
+    rotation = Rotation(vectorizers)
+    rows = {vectorizer.name: _rows(vectorizer) for vectorizer in vectorizers}
+    bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -25,12 +28,17 @@ def drained(vectorizer: Vectorizer, *, quiet: bool = False) -> Counts:
         disable=quiet or not err.is_terminal,
         transient=True,
     )
-    with bar:
-        task = bar.add_task(vectorizer.name, total=rows or None, embedded=0)
+    with bars:
+        tasks = {name: bars.add_task(name, total=rows[name] or None, embedded=0) for name in rows}
 
-        def show(counts: Counts) -> None:
-            bar.update(
-                task, completed=counts.rows, total=max(rows, counts.rows), embedded=counts.embedded
-            )
+        def show(name: str, counts: Counts) -> None:
+            total = max(rows[name], counts.rows)
+            bars.update(tasks[name], completed=counts.rows, total=total, embedded=counts.embedded)
 
-        return vectorizer.run(show)
+        rotation.run(show)
+    return rotation
+
+
+def _rows(vectorizer: Vectorizer) -> int:
+    status = vectorizer.status()
+    return int(status["waiting"] + status["backfill_total"] - status["backfill_claimed"])

@@ -14,6 +14,7 @@ import typer
 
 from vectorizer import demo
 from vectorizer._sync.vectorizer import Vectorizer
+from vectorizer.batch import Counts
 from vectorizer.cli._progress import drained
 from vectorizer.cli._shared import out
 from vectorizer.embedders import MiniLMEmbedder
@@ -69,11 +70,18 @@ def _embed_everything(blog: Vectorizer) -> None:
         _line(line)
     started = time.monotonic()
     blog.install()
-    counts = drained(blog)
+    counts = _drained(blog)
     _line(
         f"-> {counts.rows} rows, {counts.embedded} chunks embedded "
         f"in {time.monotonic() - started:.0f} s; posts not yet published have none"
     )
+
+
+def _drained(blog: Vectorizer) -> Counts:
+    rotation = drained([blog])
+    for error in rotation.errors.values():
+        raise error
+    return rotation.counts[blog.name]
 
 
 def _search(blog: Vectorizer) -> None:
@@ -89,7 +97,7 @@ def _change_rows(url: str, blog: Vectorizer) -> None:
         demo.apply(url, change)
         _line(f"{change.what:<22}{change.title}")
     _heading("5. Sync: blog.run() sends only what changed to the model")
-    counts = drained(blog)
+    counts = _drained(blog)
     _print_changes({**titles, **demo.titles(url)}, before, demo.chunks(url))
     _print_row(f"{counts.rows} rows", counts.embedded, counts.kept, counts.deleted)
     _print_hits(blog, _QUERIES[0])

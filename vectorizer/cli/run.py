@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-from typing import Annotated, Any
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Annotated
 
 import typer
 
@@ -26,7 +28,7 @@ from vectorizer.errors import DatabaseError, VectorizerError
 HELP = """Embed whatever waits, then end: for cron and Kubernetes jobs.
 
 Exits with 1 if a dead letter or a pause is left, or a provider does not answer.
-Running it twice at once is harmless.
+Several vectorizers take turns, a batch of each. Running it twice at once is harmless.
 
 Example: vectorizer run blog
 """
@@ -46,32 +48,50 @@ def command(
     database = database_url(url)
     with opened(database) as schema:
         wanted = selected(schema, names)
-    results: dict[str, dict[str, Any]] = {}
-    code = 0
-    for name in wanted:
+    with ExitStack() as stack:
+        vectorizers, errors = _connected(database, dict.fromkeys(wanted), batch_size, stack)
+        rotation = drained(vectorizers, quiet=json)
+        dead = {v.name: int(v.status()["dead_letters"]) for v in vectorizers}
+    errors |= rotation.errors
+    counts = {name: done for name, done in rotation.counts.items() if name not in errors}
+    for name, error in errors.items():
+        _complain(name, error)
+    if json:
+        print_json(
+            {name: {**dict(counts[name]), "dead_letters": dead[name]} for name in counts}
+            | {name: {"error": str(error)} for name, error in errors.items()}
+        )
+    else:
+        for name, done in counts.items():
+            _print_counts(name, done, dead[name])
+    left = any(dead[name] for name in counts)
+    raise typer.Exit(max([int(left), *(exit_code(error) for error in errors.values())]))
+
+
+def _connected(
+    database: str, names: Iterable[str], batch_size: int, stack: ExitStack
+) -> tuple[list[Vectorizer], dict[str, VectorizerError]]:
+    vectorizers: list[Vectorizer] = []
+    errors: dict[str, VectorizerError] = {}
+    for name in names:
         try:
-            results[name] = _drain(database, name, batch_size, quiet=json)
+            vectorizer = Vectorizer.connect(database, name, batch_size=batch_size)
         except DatabaseError:
             raise
         except VectorizerError as error:  # the others are served all the same
-            complain(str(error) if name in str(error) else f"{name}: {error}")
-            results[name] = {"error": str(error)}
-            code = max(code, exit_code(error))
+            errors[name] = error
         else:
-            code = max(code, 1 if results[name]["dead_letters"] else 0)
-    if json:
-        print_json(results)
-    raise typer.Exit(code)
+            vectorizers.append(stack.enter_context(vectorizer))
+    return vectorizers, errors
 
 
-def _drain(database: str, name: str, batch_size: int, *, quiet: bool) -> dict[str, int]:
-    with Vectorizer.connect(database, name, batch_size=batch_size) as vectorizer:
-        counts = drained(vectorizer, quiet=quiet)
-        dead = int(vectorizer.status()["dead_letters"])
-    if not quiet:
-        text = f"{name}: {describe(counts)}" + (f"; {dead} dead letters" if dead else "")
-        out.print(text, markup=False, soft_wrap=True)
-    return {**dict(counts), "dead_letters": dead}
+def _complain(name: str, error: VectorizerError) -> None:
+    complain(str(error) if name in str(error) else f"{name}: {error}")
+
+
+def _print_counts(name: str, counts: Counts, dead: int) -> None:
+    text = f"{name}: {describe(counts)}" + (f"; {dead} dead letters" if dead else "")
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def describe(counts: Counts) -> str:

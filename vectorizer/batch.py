@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
 
@@ -24,10 +25,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Keys held under one lease. They stay in the database; here they are numbers 1..size."""
+    """Keys held under one lease. They stay in the database; here they are numbers 1..size.
+
+    oldest: when the first of the changes in it was made; None where it holds no new change.
+    """
 
     token: UUID
     size: int
+    oldest: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

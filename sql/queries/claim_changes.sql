@@ -2,7 +2,7 @@
 -- goes: many changes of a row are one piece of work. Of a key in flight one entry stays, to be claimed
 -- after.
 with picked as materialized (
-  select l.ctid as place, l.kind, {l_names},
+  select l.ctid as place, l.kind, l.at, {l_names},
          -- Correlated on purpose: as a join it becomes a hash over the whole ledger on unanalyzed tables.
          (select r.lease is not null or (r.losses > 0 and not r.dead) from {row} r where {row_matches_l}) as held
   from {log} l
@@ -10,9 +10,9 @@ with picked as materialized (
   limit %(scan)s
   for update of l skip locked
 ), distinct_keys as materialized (
-  select {names}, min(place) as first_place from picked where kind = 'r' and held is not true group by {names}
+  select {names}, min(place) as first_place, min(at) as at from picked where kind = 'r' and held is not true group by {names}
 ), wanted as (
-  select {names} from distinct_keys order by first_place limit %(rows)s
+  select {names}, at from distinct_keys order by first_place limit %(rows)s
 ), won as (
   insert into {row} as r ({names}, lease)
   select {names}, %(token)s from wanted order by {names}
@@ -28,7 +28,7 @@ with picked as materialized (
 ), gone as (
   delete from {log} l where l.ctid = any (array(select place from done))
 )
-select w.count, w.keys, s.truncates, s.scanned, s.first_unwanted::text, s.last_place::text
+select w.count, w.keys, (select min(at) from wanted) as oldest, s.truncates, s.scanned, s.first_unwanted::text, s.last_place::text
 from (
   select array_agg(place::text) filter (where kind = 't') as truncates, count(*) as scanned,
          max(place) as last_place,

@@ -98,6 +98,7 @@ class AsyncDatabase:
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] | None = None
         self._opening = AsyncLock()
         self._in_recovery = False
+        self._through_pooler = False
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -118,22 +119,43 @@ class AsyncDatabase:
                 self._pool = await self._opened()
 
     async def _opened(self) -> AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]:
-        through_pooler = await self._probe()
-        # A pooler hands each transaction to any session: what was prepared in one is missing, or
-        # there twice, in another.
-        prepared = {"prepare_threshold": None} if through_pooler else {}
+        self._through_pooler = await self._probe()
         pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] = AsyncConnectionPool(
             "",
             min_size=0,
             max_size=self._max_connections,
             timeout=self._connect_timeout,
             max_idle=30,
-            kwargs={**_NETWORK, **conninfo_to_dict(self.url), **_OURS, **prepared},
+            kwargs=self._options(),
             open=False,
             check=AsyncConnectionPool.check_connection,
         )
         await pool.open()
         return pool
+
+    def _options(self) -> dict[str, Any]:
+        # A pooler hands each transaction to any session: what was prepared in one is missing, or
+        # there twice, in another.
+        prepared = {"prepare_threshold": None} if self._through_pooler else {}
+        return {**_NETWORK, **conninfo_to_dict(self.url), **_OURS, **prepared}
+
+    async def dedicated(self) -> psycopg.AsyncConnection[TupleRow]:
+        """Return a new connection in autocommit mode outside the pool; the caller closes it.
+
+        For what keeps a session to itself, such as LISTEN, or asks many times a second.
+        """
+        await self.open()
+        try:
+            return await psycopg.AsyncConnection.connect(
+                "", **{"connect_timeout": max(2, int(self._connect_timeout)), **self._options()}
+            )
+        except psycopg.Error as error:
+            raise unreachable(self.url, error) from None
+
+    @property
+    def through_pooler(self) -> bool:
+        """Whether a pooler gives each transaction another session; known once it is open."""
+        return self._through_pooler
 
     async def require_primary(self) -> None:
         """Raise DatabaseError where nothing can be written: on a replica."""

@@ -21,6 +21,7 @@ from vectorizer.errors import (
     LeaseLost,
     VectorizerPaused,
 )
+from vectorizer.events import note_lost_lease, stage
 from vectorizer.types import Embedder
 
 __all__ = ["AsyncGeneration"]
@@ -67,10 +68,13 @@ class AsyncGeneration:
             async with AsyncHeartbeat(
                 lambda: self.queue.extend(batch), self.queue.lease_seconds / 3
             ):
-                rows, stored = await self._store.load(batch)
+                with stage("load"):
+                    rows, stored = await self._store.load(batch)
                 outcomes = await self._pipeline.outcomes(rows, stored)
-                await self._store.finish(batch, outcomes)
+                with stage("finish"):
+                    await self._store.finish(batch, outcomes)
         except LeaseLost as lost:
+            note_lost_lease()
             log.warning("%s", lost)
             return Counts(rows=batch.size)
         except EmbedderUnavailable as error:

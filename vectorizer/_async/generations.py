@@ -21,6 +21,7 @@ from vectorizer.errors import (
     VectorizerError,
     VectorizerPaused,
 )
+from vectorizer.events import Observer, recorded, stage
 from vectorizer.search import Filter, SearchResult
 from vectorizer.types import Embedder
 
@@ -38,6 +39,7 @@ class AsyncGenerations:
     """Gives the generations of one vectorizer turns at processing, and searches one of them.
 
     embedder: of the generation with its model; the others make theirs from the registry.
+    observer: told what happens to each batch.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class AsyncGenerations:
         embedder: Embedder,
         *,
         lease_seconds: float,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._database = database
         self._schema = schema
         self._name = name
@@ -92,8 +96,13 @@ class AsyncGenerations:
         return [*generations[first:], *generations[:first]]
 
     async def _process(self, generation: AsyncGeneration, rows: int) -> Counts | None:
-        batch = await generation.claim(rows)
-        counts = None if batch is None else await generation.process(batch)
+        counts = None
+        with recorded(self._observer, self._name) as record:
+            with stage("claim"):
+                batch = await generation.claim(rows)
+            if batch is not None:
+                record.claimed(batch)
+                counts = record.finished(await generation.process(batch))
         if generation.installation.takes_over:
             await self._take_over(generation, at_once=batch is None)
         return counts

@@ -10,6 +10,7 @@ from vectorizer.concurrency import call_async
 from vectorizer.definition import Definition
 from vectorizer.diff import ChunkDiff, StoredChunk, diff_chunks
 from vectorizer.errors import ConfigurationError, EmbedderRefused, EmbedderUnavailable
+from vectorizer.events import stage
 from vectorizer.identifiers import MAX_TIME, MIN_TIME
 from vectorizer.packing import pack_halfvecs, pack_vectors
 from vectorizer.types import Embedder
@@ -38,7 +39,8 @@ class AsyncPipeline:
         Raises EmbedderUnavailable or EmbedderRefused; what lies in a row's data fails that
         row alone.
         """
-        prepared = [self._prepare(row, stored.get(row.number, ())) for row in rows]
+        with stage("prepare"):
+            prepared = [self._prepare(row, stored.get(row.number, ())) for row in rows]
         settled = [outcome for outcome in prepared if not _needs_model(outcome)]
         waiting = [
             outcome for outcome in prepared if isinstance(outcome, Done) and outcome.diff.new
@@ -46,8 +48,9 @@ class AsyncPipeline:
         # A row that failed before travels alone, so that it cannot fail others again.
         together = [outcome for outcome in waiting if outcome.row.attempts == 0]
         groups = [together, *([outcome] for outcome in waiting if outcome.row.attempts)]
-        for group in groups:
-            settled += await self._embed(group)
+        with stage("embed"):
+            for group in groups:
+                settled += await self._embed(group)
         return settled
 
     def _prepare(self, row: LoadedRow, stored: Sequence[StoredChunk]) -> Outcome:

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -47,6 +48,7 @@ class _Claim:
         self.token = token
         self.keys: list[str] = []
         self.size = 0
+        self.oldest: datetime | None = None
         self._rows = rows
 
     @property
@@ -59,6 +61,7 @@ class _Claim:
         if found.get("count"):
             self.keys.append(found["keys"])
             self.size += found["count"]
+            self.oldest = self.oldest or found.get("oldest")
         return bool(found.get("count"))
 
 
@@ -119,7 +122,7 @@ class AsyncQueue:
             more = not claim.size and await self._claim_regular(connection, claim)
             if claim.size:
                 await self._open_lease(connection, claim)
-        return (Batch(token, claim.size) if claim.size else None), more
+        return (Batch(token, claim.size, claim.oldest) if claim.size else None), more
 
     async def _open_lease(self, connection: psycopg.AsyncConnection[Any], claim: _Claim) -> None:
         opened = await self._execute(

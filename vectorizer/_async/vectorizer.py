@@ -24,6 +24,7 @@ from vectorizer.errors import (
     SourceError,
     VectorizerPaused,
 )
+from vectorizer.events import Observer
 from vectorizer.naming import default_name
 from vectorizer.search import Filter, SearchResult
 from vectorizer.types import JSON, Embedder
@@ -47,6 +48,7 @@ class AsyncVectorizer:
         required.
     batch_size: rows claimed at once; lease_seconds: how long a batch stays claimed after the
         last sign of life of its worker. schema: where our own tables live.
+    observer: told what happens to each batch, see `vectorizer.events`.
 
     Nothing is done before a method is called. Methods raise errors of `vectorizer.errors`:
     ConfigurationError and its kin for what the user must mend, DatabaseUnavailable, and
@@ -64,6 +66,7 @@ class AsyncVectorizer:
         batch_size: int = 200,
         lease_seconds: float = 30.0,
         schema: str = "vectorizer",
+        observer: Observer | None = None,
         **options: Unpack[Options],
     ) -> None:
         if not isinstance(embedder, Embedder):
@@ -86,6 +89,7 @@ class AsyncVectorizer:
             embedder,
             batch_size=batch_size,
             lease_seconds=lease_seconds,
+            observer=observer,
         )
         self._source = (schema_name, table_name)
         self._definition: Definition | None = definition
@@ -98,6 +102,8 @@ class AsyncVectorizer:
         *,
         batch_size: int,
         lease_seconds: float,
+        observer: Observer | None,
+        shared: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be 1 or more, got {batch_size}")
@@ -110,8 +116,9 @@ class AsyncVectorizer:
         self._upkeep = AsyncUpkeep(database)
         self._batch_size = batch_size
         self._lease_seconds = lease_seconds
+        self._shared = shared
         self._generations = AsyncGenerations(
-            database, self._schema, name, embedder, lease_seconds=lease_seconds
+            database, self._schema, name, embedder, lease_seconds=lease_seconds, observer=observer
         )
 
     @classmethod
@@ -124,22 +131,36 @@ class AsyncVectorizer:
         batch_size: int = 200,
         lease_seconds: float = 30.0,
         schema: str = "vectorizer",
+        database: AsyncDatabase | None = None,
+        observer: Observer | None = None,
     ) -> Self:
         """Return the vectorizer that is installed under a name, with nothing but the database.
 
         The embedder is made from the configuration in the registry unless one is given.
+        database: a pool to share with others instead of one for `url`; it is not closed by us.
+        observer: told what happens to each batch, see `vectorizer.events`.
         Raises NotInstalled, or ConfigurationError if the embedder cannot be made.
         """
-        database = AsyncDatabase(url, schema=schema, silence_seconds=lease_seconds)
+        shared = database is not None
+        database = database or AsyncDatabase(url, schema=schema, silence_seconds=lease_seconds)
         try:
             found = AsyncSchema(database)
             await found.check()
             installation = await found.find(name)
             made = embedder or create(installation.definition.embedder)
         finally:
-            await database.close()
+            if not shared:
+                await database.close()
         self = cls.__new__(cls)
-        self._set(database, name, made, batch_size=batch_size, lease_seconds=lease_seconds)
+        self._set(
+            database,
+            name,
+            made,
+            batch_size=batch_size,
+            lease_seconds=lease_seconds,
+            observer=observer,
+            shared=shared,
+        )
         self._source = (installation.source.schema, installation.source.name)
         self._definition = None
         return self
@@ -157,7 +178,8 @@ class AsyncVectorizer:
 
     async def close(self) -> None:
         """Close all connections; they are opened again when needed."""
-        await self._database.close()
+        if not self._shared:
+            await self._database.close()
 
     async def install(self, *, change: bool = False) -> None:
         """Attach to the table: capture, queue, destination, and a backfill of what is there.

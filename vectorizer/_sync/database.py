@@ -99,6 +99,7 @@ class Database:
         self._pool: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
         self._opening = Lock()
         self._in_recovery = False
+        self._through_pooler = False
 
     def __enter__(self) -> Self:
         self.open()
@@ -119,22 +120,43 @@ class Database:
                 self._pool = self._opened()
 
     def _opened(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
-        through_pooler = self._probe()
-        # A pooler hands each transaction to any session: what was prepared in one is missing, or
-        # there twice, in another.
-        prepared = {"prepare_threshold": None} if through_pooler else {}
+        self._through_pooler = self._probe()
         pool: ConnectionPool[psycopg.Connection[TupleRow]] = ConnectionPool(
             "",
             min_size=0,
             max_size=self._max_connections,
             timeout=self._connect_timeout,
             max_idle=30,
-            kwargs={**_NETWORK, **conninfo_to_dict(self.url), **_OURS, **prepared},
+            kwargs=self._options(),
             open=False,
             check=ConnectionPool.check_connection,
         )
         pool.open()
         return pool
+
+    def _options(self) -> dict[str, Any]:
+        # A pooler hands each transaction to any session: what was prepared in one is missing, or
+        # there twice, in another.
+        prepared = {"prepare_threshold": None} if self._through_pooler else {}
+        return {**_NETWORK, **conninfo_to_dict(self.url), **_OURS, **prepared}
+
+    def dedicated(self) -> psycopg.Connection[TupleRow]:
+        """Return a new connection in autocommit mode outside the pool; the caller closes it.
+
+        For what keeps a session to itself, such as LISTEN, or asks many times a second.
+        """
+        self.open()
+        try:
+            return psycopg.Connection.connect(
+                "", **{"connect_timeout": max(2, int(self._connect_timeout)), **self._options()}
+            )
+        except psycopg.Error as error:
+            raise unreachable(self.url, error) from None
+
+    @property
+    def through_pooler(self) -> bool:
+        """Whether a pooler gives each transaction another session; known once it is open."""
+        return self._through_pooler
 
     def require_primary(self) -> None:
         """Raise DatabaseError where nothing can be written: on a replica."""

@@ -22,6 +22,7 @@ from vectorizer.errors import (
     LeaseLost,
     VectorizerPaused,
 )
+from vectorizer.events import note_lost_lease, stage
 from vectorizer.types import Embedder
 
 __all__ = ["Generation"]
@@ -66,10 +67,13 @@ class Generation:
         """
         try:
             with Heartbeat(lambda: self.queue.extend(batch), self.queue.lease_seconds / 3):
-                rows, stored = self._store.load(batch)
+                with stage("load"):
+                    rows, stored = self._store.load(batch)
                 outcomes = self._pipeline.outcomes(rows, stored)
-                self._store.finish(batch, outcomes)
+                with stage("finish"):
+                    self._store.finish(batch, outcomes)
         except LeaseLost as lost:
+            note_lost_lease()
             log.warning("%s", lost)
             return Counts(rows=batch.size)
         except EmbedderUnavailable as error:

@@ -22,6 +22,7 @@ from vectorizer.errors import (
     VectorizerError,
     VectorizerPaused,
 )
+from vectorizer.events import Observer, recorded, stage
 from vectorizer.search import Filter, SearchResult
 from vectorizer.types import Embedder
 
@@ -39,6 +40,7 @@ class Generations:
     """Gives the generations of one vectorizer turns at processing, and searches one of them.
 
     embedder: of the generation with its model; the others make theirs from the registry.
+    observer: told what happens to each batch.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Generations:
         embedder: Embedder,
         *,
         lease_seconds: float,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._database = database
         self._schema = schema
         self._name = name
@@ -93,8 +97,13 @@ class Generations:
         return [*generations[first:], *generations[:first]]
 
     def _process(self, generation: Generation, rows: int) -> Counts | None:
-        batch = generation.claim(rows)
-        counts = None if batch is None else generation.process(batch)
+        counts = None
+        with recorded(self._observer, self._name) as record:
+            with stage("claim"):
+                batch = generation.claim(rows)
+            if batch is not None:
+                record.claimed(batch)
+                counts = record.finished(generation.process(batch))
         if generation.installation.takes_over:
             self._take_over(generation, at_once=batch is None)
         return counts

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -48,6 +49,7 @@ class _Claim:
         self.token = token
         self.keys: list[str] = []
         self.size = 0
+        self.oldest: datetime | None = None
         self._rows = rows
 
     @property
@@ -60,6 +62,7 @@ class _Claim:
         if found.get("count"):
             self.keys.append(found["keys"])
             self.size += found["count"]
+            self.oldest = self.oldest or found.get("oldest")
         return bool(found.get("count"))
 
 
@@ -120,7 +123,7 @@ class Queue:
             more = not claim.size and self._claim_regular(connection, claim)
             if claim.size:
                 self._open_lease(connection, claim)
-        return (Batch(token, claim.size) if claim.size else None), more
+        return (Batch(token, claim.size, claim.oldest) if claim.size else None), more
 
     def _open_lease(self, connection: psycopg.Connection[Any], claim: _Claim) -> None:
         opened = self._execute(

@@ -25,6 +25,7 @@ from vectorizer.errors import (
     SourceError,
     VectorizerPaused,
 )
+from vectorizer.events import Observer
 from vectorizer.naming import default_name
 from vectorizer.search import Filter, SearchResult
 from vectorizer.types import JSON, Embedder
@@ -48,6 +49,7 @@ class Vectorizer:
         required.
     batch_size: rows claimed at once; lease_seconds: how long a batch stays claimed after the
         last sign of life of its worker. schema: where our own tables live.
+    observer: told what happens to each batch, see `vectorizer.events`.
 
     Nothing is done before a method is called. Methods raise errors of `vectorizer.errors`:
     ConfigurationError and its kin for what the user must mend, DatabaseUnavailable, and
@@ -65,6 +67,7 @@ class Vectorizer:
         batch_size: int = 200,
         lease_seconds: float = 30.0,
         schema: str = "vectorizer",
+        observer: Observer | None = None,
         **options: Unpack[Options],
     ) -> None:
         if not isinstance(embedder, Embedder):
@@ -87,6 +90,7 @@ class Vectorizer:
             embedder,
             batch_size=batch_size,
             lease_seconds=lease_seconds,
+            observer=observer,
         )
         self._source = (schema_name, table_name)
         self._definition: Definition | None = definition
@@ -99,6 +103,8 @@ class Vectorizer:
         *,
         batch_size: int,
         lease_seconds: float,
+        observer: Observer | None,
+        shared: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be 1 or more, got {batch_size}")
@@ -111,8 +117,9 @@ class Vectorizer:
         self._upkeep = Upkeep(database)
         self._batch_size = batch_size
         self._lease_seconds = lease_seconds
+        self._shared = shared
         self._generations = Generations(
-            database, self._schema, name, embedder, lease_seconds=lease_seconds
+            database, self._schema, name, embedder, lease_seconds=lease_seconds, observer=observer
         )
 
     @classmethod
@@ -125,22 +132,36 @@ class Vectorizer:
         batch_size: int = 200,
         lease_seconds: float = 30.0,
         schema: str = "vectorizer",
+        database: Database | None = None,
+        observer: Observer | None = None,
     ) -> Self:
         """Return the vectorizer that is installed under a name, with nothing but the database.
 
         The embedder is made from the configuration in the registry unless one is given.
+        database: a pool to share with others instead of one for `url`; it is not closed by us.
+        observer: told what happens to each batch, see `vectorizer.events`.
         Raises NotInstalled, or ConfigurationError if the embedder cannot be made.
         """
-        database = Database(url, schema=schema, silence_seconds=lease_seconds)
+        shared = database is not None
+        database = database or Database(url, schema=schema, silence_seconds=lease_seconds)
         try:
             found = Schema(database)
             found.check()
             installation = found.find(name)
             made = embedder or create(installation.definition.embedder)
         finally:
-            database.close()
+            if not shared:
+                database.close()
         self = cls.__new__(cls)
-        self._set(database, name, made, batch_size=batch_size, lease_seconds=lease_seconds)
+        self._set(
+            database,
+            name,
+            made,
+            batch_size=batch_size,
+            lease_seconds=lease_seconds,
+            observer=observer,
+            shared=shared,
+        )
         self._source = (installation.source.schema, installation.source.name)
         self._definition = None
         return self
@@ -158,7 +179,8 @@ class Vectorizer:
 
     def close(self) -> None:
         """Close all connections; they are opened again when needed."""
-        self._database.close()
+        if not self._shared:
+            self._database.close()
 
     def install(self, *, change: bool = False) -> None:
         """Attach to the table: capture, queue, destination, and a backfill of what is there.

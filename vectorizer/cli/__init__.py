@@ -29,6 +29,7 @@ from vectorizer.cli import (
     uninstall,
     verify,
     wait,
+    worker,
 )
 from vectorizer.cli._shared import complain, exit_code
 from vectorizer.errors import VectorizerError
@@ -65,6 +66,7 @@ for module in (
     demo,
     install,
     run,
+    worker,
     status,
     search,
     verify,

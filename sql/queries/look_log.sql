@@ -1,0 +1,1 @@
+exists (select from {table} where ctid >= ($1::tid[])[{number}])

@@ -1,0 +1,50 @@
+"""What can be set about a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vectorizer.errors import ConfigurationError
+
+__all__ = ["WorkerOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker goes about its work; all times in seconds.
+
+    concurrency: batches in flight at once, over all vectorizers; batch_size: rows in each.
+    lease_seconds: how long a batch stays ours after the last sign of life.
+    poll_seconds: between two looks for changes while they arrive; idle_seconds: while none do.
+    grace_seconds: how long `stop` lets batches in flight go on before they are given back.
+    schedules: cron expressions by the names of vectorizers; such a one is drained at those
+        times only. timezone: of these expressions and of `verify_schedule`.
+    listen: channel on which a NOTIFY makes the worker look at once.
+    verify_schedule: cron expression of a verification of everything that is served;
+        verify_repair: whether it queues what it finds wrong.
+    upkeep: whether this worker looks after partitions, retention and the queue's own tables.
+    """
+
+    concurrency: int = 4
+    batch_size: int = 200
+    lease_seconds: float = 30.0
+    poll_seconds: float = 0.02
+    idle_seconds: float = 0.25
+    grace_seconds: float = 20.0
+    schedules: Mapping[str, str] = field(default_factory=dict)
+    timezone: str = "UTC"
+    listen: str | None = None
+    verify_schedule: str | None = None
+    verify_repair: bool = False
+    upkeep: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("lease_seconds", "poll_seconds", "idle_seconds"):
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"{name} must be more than 0, got {getattr(self, name)}")
+        if self.grace_seconds < 0:
+            raise ConfigurationError(f"grace_seconds must be 0 or more, got {self.grace_seconds}")

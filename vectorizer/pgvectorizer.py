@@ -17,8 +17,10 @@ from vectorizer._sync.callback import CallbackWorker, EmbedAndWrite
 from vectorizer._sync.database import Database
 from vectorizer._sync.queue import Queue
 from vectorizer._sync.schema import Schema
+from vectorizer._sync.verify import Verifier
 from vectorizer.definition import Definition
 from vectorizer.errors import ConfigurationError
+from vectorizer.verification import Verification
 
 __all__ = ["Vectorize"]
 
@@ -94,6 +96,21 @@ class Vectorize:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be 1 or more, got {batch_size}")
         return self._ready(autoregister=autoregister).process(embed_and_write_cb, self, batch_size)
+
+    def verify(
+        self, *, repair: bool = False, embedded: str | None = None, rows: int = 10_000
+    ) -> Verification:
+        """Compare the table with what the callback was given; `report.ok` tells the result.
+
+        embedded: a query that tells what is embedded, such as "select id from my_embeddings":
+        its first columns are the key, in its order. Rows without an embedding are then found,
+        and embeddings without a row; where the callback rightly writes nothing for a row, the
+        query has to return that key, too. Without it `report.unknown` says what is not known.
+        With `repair` exactly the defective keys are queued, for `process` to hand over again.
+        """
+        self._schema.check()
+        verifier = Verifier(self._database, self._schema.find(self._name))
+        return verifier.verify(repair=repair, rows=rows, embedded=embedded)
 
     @property
     def connection(self) -> psycopg.Connection[TupleRow]:

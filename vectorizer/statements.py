@@ -75,19 +75,48 @@ class Statements:
         """Return the VACUUM of the log; with `truncate` its end is given back to the disk."""
         return self._compose("vacuum_log", truncate=sql.Literal(truncate))
 
-    def verify_end(self, *, started: bool) -> sql.Composed:
+    def verify_end(self, *, started: bool, embedded: str | None = None) -> sql.Composed:
         """Return the statement that finds where a range of keys ends."""
         names = {f"after_{alias}": self._where(alias, started=started) for alias in "srd"}
-        stored = "storage" in self._names
-        chunks = self._compose("verify_end_of_chunks", **names) if stored else sql.SQL("")
+        chunks: sql.Composable = sql.SQL("")
+        if embedded is not None or "storage" in self._names:
+            chunks = self._compose("verify_end_of_chunks", **names, **self._storage(embedded))
         return self._compose("verify_end", ends_of_chunks=chunks, **names)
 
-    def verify_range(self, *, started: bool, ended: bool) -> sql.Composed:
-        """Return the statement that compares a range of keys."""
+    def verify_range(
+        self, *, started: bool, ended: bool, embedded: str | None = None
+    ) -> sql.Composed:
+        """Return the statement that compares a range of keys.
+
+        embedded: query by the user, whose first columns are the keys of what is embedded.
+        """
         names = {f"within_{a}": self._within(a, started=started, ended=ended) for a in "srd"}
         stored = "storage" in self._names
-        chunks = self._compose("verify_chunks" if stored else "verify_no_chunks", **names)
-        return self._compose("verify_range", chunks=chunks, **names)
+        unseen = "verify_no_chunks" if embedded is None else "verify_embedded"
+        return self._compose(
+            "verify_range",
+            chunks=self._compose(
+                "verify_chunks" if stored else unseen, **names, **self._storage(embedded)
+            ),
+            # A callback does not tell how many chunks it wrote: some, if it was asked to.
+            chunks_known=sql.SQL("r.chunks" if embedded is None else "1"),
+            elsewhere=sql.Literal(embedded is not None),
+            **names,
+        )
+
+    def _storage(self, embedded: str | None) -> dict[str, sql.Composable]:
+        if embedded is None:
+            return {}
+        # SQL by the user, run with the rights that he has.
+        query = without_placeholders(_trusted(embedded.rstrip().rstrip(";")))
+        return {
+            "storage": compose(
+                "(select {} from ({}\n) as q({}))",
+                self._names["typed_keys"],
+                query,
+                self._names["names"],
+            )
+        }
 
     def _compose(self, name: str, **more: sql.Composable) -> sql.Composed:
         return compose(query(name), **{**self._names, **more})
@@ -132,6 +161,12 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         ),
         "last": _joined(key, lambda k: compose("(select {} from last)", sql.Identifier(k.name))),
         "key_object": _key_object(key, None),
+        "typed_keys": _joined(
+            key,
+            lambda k: compose(
+                "q.{}::{} as {}", sql.Identifier(k.name), _trusted(k.type), sql.Identifier(k.name)
+            ),
+        ),
         "k_sends": _joined(
             key, lambda k: compose("{}({})", _trusted(k.send), sql.Identifier("k", k.name))
         ),

@@ -6,7 +6,7 @@ with cursor as materialized (
 ), source_rows as materialized (
   select {s_key_as_names}, {source_hash} as source_hash, {visible} as visible from {source} s where {within_s}
 ), ledger as materialized (
-  select {r_names}, r.lease, r.available_at, r.dead, r.source_hash, r.chunks, r.time from {row} r where {within_r}
+  select {r_names}, r.lease, r.available_at, r.dead, r.source_hash, {chunks_known} as chunks, r.time from {row} r where {within_r}
 ), chunks as materialized (
   {chunks}
 ), backfill as (
@@ -31,7 +31,7 @@ with cursor as materialized (
     -- A lease that nobody has any more holds the row back for ever.
     exists (select from {schema}.lease h where h.token = l.lease)
       or (l.lease is null and l.available_at is not null)
-      or (l.source_hash is null and d.chunks is null and b.running)
+      or (l.source_hash is null and b.running and (d.chunks is null or {elsewhere}))
       or (s.source_hash is null and b.sweeping)
       -- Every row is being compared by its hash, after a suspension.
       or b.comparing as pending

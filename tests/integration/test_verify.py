@@ -15,6 +15,7 @@ from vectorizer import Vectorizer, pgvectorizer
 from vectorizer._sync.database import Database
 from vectorizer._sync.schema import Schema
 from vectorizer._sync.verify import Verifier
+from vectorizer.errors import ConfigurationError
 from vectorizer.testing import FakeEmbedder
 
 if TYPE_CHECKING:
@@ -402,3 +403,79 @@ def test_callback_mode(attach: Attach, shared_url: str) -> None:
         ]
         assert [row["locked_id"] for row in seen if row["id"] is None] == [2]
         assert verifier.verify(repair=False, rows=3).ok
+
+
+PAIRS = """
+create table post (a text, b bigint, body text, primary key (b, a));
+insert into post select 'x%s', n, 'text ' || n from generate_series(1, 9) n;
+create table mine (number int, letter text, body text)
+"""
+
+
+def test_a_query_tells_what_a_callback_has_embedded(attach: Attach, shared_url: str) -> None:
+    plain = attach(PAIRS, id=("b", "a"))
+    name = f"{plain.schema}_callback"
+    query = f"select number, letter, body from {plain.schema}.mine where letter like 'x%'; -- all"
+
+    def write(rows: Any, _: Any) -> None:
+        for row in rows:
+            number, letter = row["locked_id"]
+            plain.sql("delete from mine where (number, letter) = (%s, %s)", number, letter)
+            if row["body"] is not None:
+                plain.sql("insert into mine values (%s, %s, %s)", number, letter, row["body"])
+
+    with pgvectorizer.Vectorize(
+        shared_url, "post", schema_name=plain.schema, work_queue_table_name=name
+    ) as vectorize:
+        vectorize.register()
+        report = vectorize.verify(embedded=query.replace(" -- all", ""), rows=2)
+        assert (report.ok, report.pending, report.checked) == (True, 9, 9)
+        query = query.replace(";", "")
+        while vectorize.process(write):
+            pass
+        report = vectorize.verify(embedded=query, rows=2)
+        assert (report.ok, report.pending) == (True, 0)
+        assert "something for the same keys" in str(report.unknown)
+        plain.sql("insert into mine select * from mine where number = 1")  # two chunks
+        plain.sql("insert into mine values (77, 'x', 'from nowhere'), (null, 'x', 'no key')")
+        plain.sql("delete from mine where number in (3, 4)")
+        assert vectorize.verify().ok
+        for repair in (False, True):
+            report = vectorize.verify(embedded=query, rows=2, repair=repair)
+            assert dict(report.defects) == {"missing": 2, "orphaned": 1}
+            assert report.samples["orphaned"] == [{"source_b": 77, "source_a": "x"}]
+        assert vectorize.verify(embedded=query).pending == 3
+        while vectorize.process(write):
+            pass
+        report = vectorize.verify(embedded=query, rows=2)
+        assert (report.ok, report.pending) == (True, 0)
+        assert plain.value("select count(*) from mine where number = 77") == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("select number from {}.mine", "in its order: b, a"),
+        ("select * from {}.nothing", "does not exist"),
+        ("selekt", "syntax error"),
+        ("select letter, number from {}.mine", "in its order: b, a"),
+    ],
+)
+def test_a_query_that_does_not_fit_is_refused(
+    attach: Attach, shared_url: str, query: str, reason: str
+) -> None:
+    plain = attach(PAIRS, id=("b", "a"))
+    plain.sql("insert into mine values (1, 'x', '')")
+    with pgvectorizer.Vectorize(
+        shared_url, "post", schema_name=plain.schema, work_queue_table_name=plain.schema
+    ) as vectorize:
+        vectorize.register()
+        with pytest.raises(ConfigurationError, match=reason):
+            vectorize.verify(embedded=query.format(plain.schema))
+
+
+def test_such_a_query_is_for_callbacks(post: Subject, shared_url: str) -> None:
+    with Database(shared_url) as database:
+        verifier = verifier_of(database, post.vectorizer.name)
+        with pytest.raises(ConfigurationError, match="in its own destination"):
+            verifier.verify(repair=False, rows=10, embedded="select 1")

@@ -23,6 +23,9 @@ HELP = """Compare every source row with what is embedded of it, from the data it
 
 Exits with 1 if there is a defect; what waits in the queue or was given up is counted apart.
 
+Where a function of yours writes the embeddings, --embedded names a query whose first columns are
+the keys of what is embedded, such as "select post_id from my_embeddings".
+
 Example: vectorizer verify blog --repair
 """
 
@@ -34,6 +37,9 @@ def command(
     repair: Annotated[
         bool, typer.Option("--repair", help="Queue exactly the defective keys; run mends them.")
     ] = False,
+    embedded: Annotated[
+        str | None, typer.Option(metavar="QUERY", help="What your callback has embedded: its keys.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Keys compared in one statement.")] = 10_000,
     json: JsonOption = False,
     url: UrlOption = None,
@@ -41,7 +47,9 @@ def command(
     """Verify vectorizers."""
     with opened(database_url(url)) as schema:
         reports = {
-            name: Verifier(schema.database, schema.find(name)).verify(repair=repair, rows=rows)
+            name: Verifier(schema.database, schema.find(name)).verify(
+                repair=repair, rows=rows, embedded=embedded
+            )
             for name in selected(schema, names)
         }
     if json:
@@ -64,7 +72,7 @@ def _print_report(name: str, report: Verification) -> None:
     if report.repaired:
         out.print(f"   {report.repaired} keys are queued for repair: vectorizer run {name}")
     if report.unknown:
-        out.print(f"   not checked: {report.unknown}")
+        out.print(f"   not checked: {report.unknown}", soft_wrap=True)
 
 
 def _shown(key: dict[str, object]) -> str:

@@ -244,7 +244,7 @@ def _time(definition: Definition, current: Mapping[str, str]) -> sql.Composable:
     if definition.where is None:
         return time
     # A row that is filtered out is like one that has no time: not published.
-    return compose("case when ({}) then {} end", _predicate(definition.where), time)
+    return compose("case when ({}) then {} end", _predicate(definition.where, current), time)
 
 
 def _visible(definition: Definition, current: Mapping[str, str]) -> sql.Composable:
@@ -254,13 +254,21 @@ def _visible(definition: Definition, current: Mapping[str, str]) -> sql.Composab
             compose("{} is not null", sql.Identifier("s", current[definition.time_column]))
         )
     if definition.where is not None:
-        conditions.append(compose("coalesce(({}), false)", _predicate(definition.where)))
+        conditions.append(compose("coalesce(({}), false)", _predicate(definition.where, current)))
     return sql.SQL(" and ").join(conditions) if conditions else sql.SQL("true")
 
 
-def _predicate(where: str) -> sql.SQL:
+def _predicate(where: str, current: Mapping[str, str]) -> sql.Composable:
     # SQL by whoever installed the vectorizer, checked by PostgreSQL at that time.
-    return _trusted(where)
+    predicate = _trusted(where)
+    if all(name == now for name, now in current.items()):
+        return predicate
+    # Columns were renamed since: it sees them under the names that it uses.
+    columns = sql.SQL(", ").join(
+        compose("{} as {}", sql.Identifier("s", now), sql.Identifier(name))
+        for name, now in sorted(current.items())
+    )
+    return compose("select ({}) from (select {}) as s", predicate, columns)
 
 
 def _joined(

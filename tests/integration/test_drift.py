@@ -298,20 +298,44 @@ def test_the_source_is_replaced_by_another_table(attach: Attach) -> None:
     assert post.embedded() == {**THREE, 1: "uno", 4: "four"}
 
 
-def test_a_predicate_over_a_renamed_column(attach: Attach) -> None:
-    post = attach(SHAPES["plain"], where="views > 1", visible="views > 1")
+@pytest.mark.parametrize("through", ["nothing", "suspend"])
+def test_a_predicate_over_a_renamed_column_is_followed(attach: Attach, through: str) -> None:
+    where = "s.views > 1 and coalesce(title, '') <> '50%'"
+    post = attach(SHAPES["plain"], where=where, metadata=["title"], visible=where)
     with writing(post) as writer:
+        drain(post)
+        known = post.embedder.texts
+        if through == "suspend":
+            post.vectorizer.suspend()
         post.sql("alter table post rename views to hits")
+        post.sql("alter table post rename title to views")
+        post.visible = psycopg.sql.SQL("s.hits > 1 and coalesce(s.views, '') <> '50%'")
+        if through == "suspend":
+            post.vectorizer.resume()
         writer.write(200)
-        with pytest.raises(VectorizerPaused, match=r'"?views"? does not exist'):
-            post.vectorizer.run()
-        status = post.vectorizer.status()
-        assert status["state"] == "paused"
-        assert "views" in str(status["reason"])
-        post.sql("alter table post rename hits to views")
-        post.vectorizer.resume()
+        post.sql("insert into post (id, body, views, hits) values (4, 'four', 'd', 4)")
+        post.sql("insert into post (id, body, views, hits) values (5, 'five', '50%', 4)")
+        post.sql("update post set hits = 0 where id = 2")
+        drain(post)
         post.settle()
-        assert post.embedded() == {2: "two", 3: "three"}
+        assert post.embedded() == {3: "three", 4: "four"}
+        assert post.embedder.texts == known + 1
+        assert post.vectorizer.status()["state"] == "live"
+
+
+def test_a_predicate_over_columns_that_swap_names(attach: Attach) -> None:
+    table = "create table post (id int primary key, body text, draft boolean, hidden boolean)"
+    rows = "insert into post values (1, 'one', true, false), (2, 'two', false, true)"
+    post = attach(f"{table}; {rows}", where="not draft", visible="not draft", metadata=["hidden"])
+    assert post.embedded() == {2: "two"}
+    post.script(
+        "alter table post rename draft to x; alter table post rename hidden to draft;"
+        "alter table post rename x to hidden"
+    )
+    post.visible = psycopg.sql.SQL("not s.hidden")
+    post.sql("update post set body = body || '!'")
+    post.settle()
+    assert post.embedded() == {2: "two!"}
 
 
 def test_partitions_attached_full_and_detached(attach: Attach) -> None:

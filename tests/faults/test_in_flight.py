@@ -200,3 +200,32 @@ def test_a_transaction_that_commits_late_is_not_passed_over(
         late.commit()
         assert vectorizer.process() == 2
         check(connection, vectorizer)
+
+
+def test_a_late_commit_in_front_of_the_circle_is_found_within_a_second(vectorizer_url: str) -> None:
+    """However much waits behind the place where claims go on."""
+    with create(vectorizer_url, rows=0) as connection, posts(vectorizer_url) as vectorizer:
+        vectorizer.install()
+        vectorizer.run()
+        queue = vectorizer._generations._ready()[0].queue
+
+        def claimed() -> set[int]:
+            batch = queue.claim(10)
+            assert batch is not None
+            (keys,) = connection.execute(
+                "select keys from vectorizer.lease where token = %s", [batch.token]
+            ).fetchone() or ([],)
+            return {key["source_id"] for key in keys}
+
+        with psycopg.connect(vectorizer_url) as late:
+            late.execute("insert into posts (id, body) values (1000, 'late')")
+            connection.execute(
+                "insert into posts (id, body) select n, 'text' from generate_series(1, 200) n"
+            )
+            queue._look_back_at = float("inf")
+            assert claimed() == set(range(1, 11))
+            late.commit()
+        assert claimed() == set(range(11, 21))
+        queue._look_back_at = 0.0  # a second later
+        assert claimed() == {1000, *range(21, 30)}
+        assert claimed() == set(range(30, 40))

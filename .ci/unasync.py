@@ -32,6 +32,7 @@ RULES: list[tuple[str, str] | tuple[str, str, bool]] = [
     (r"\bStopAsyncIteration\b", "StopIteration", OPTIONAL),
     (r"\baclosing\b", "closing", OPTIONAL),
     (r"\basynccontextmanager\b", "contextmanager", OPTIONAL),
+    (r"\bAbstractAsync", "Abstract"),
     # AsyncIterator, AsyncExitStack, psycopg's AsyncConnection …, and classes of our own
     (r"\bAsync([A-Z])", r"\1"),
     (r"Callable\[\[(\w*)\], Awaitable\[([\w |]+)\]\]", r"Callable[[\1], \2]"),

@@ -10,7 +10,23 @@ from __future__ import annotations
 from vectorizer._async.collection import AsyncCollection
 from vectorizer._sync.collection import Collection
 from vectorizer.identifiers import uuid_from_time
-from vectorizer.records import CollectionResult
+from vectorizer.indexes import (
+    BaseIndex,
+    DiskAnnIndex,
+    DiskAnnIndexParams,
+    HNSWIndex,
+    HNSWIndexParams,
+    IndexProgress,
+    IvfflatIndex,
+    IvfflatIndexParams,
+    QueryParams,
+    TimescaleVectorIndex,
+    TimescaleVectorIndexParams,
+)
+from vectorizer.predicates import Predicates
+from vectorizer.query_builder import QueryBuilder
+from vectorizer.records import CollectionInfo, CollectionResult, RankedResult
+from vectorizer.times import UUIDTimeRange
 
 __all__ = [
     "SEARCH_RESULT_CONTENTS_IDX",
@@ -19,7 +35,24 @@ __all__ = [
     "SEARCH_RESULT_ID_IDX",
     "SEARCH_RESULT_METADATA_IDX",
     "Async",
+    "BaseIndex",
+    "CollectionInfo",
+    "CollectionResult",
+    "DiskAnnIndex",
+    "DiskAnnIndexParams",
+    "HNSWIndex",
+    "HNSWIndexParams",
+    "IndexProgress",
+    "IvfflatIndex",
+    "IvfflatIndexParams",
+    "Predicates",
+    "QueryBuilder",
+    "QueryParams",
+    "RankedResult",
     "Sync",
+    "TimescaleVectorIndex",
+    "TimescaleVectorIndexParams",
+    "UUIDTimeRange",
     "uuid_from_time",
 ]
 

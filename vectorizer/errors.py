@@ -4,6 +4,7 @@
 
     VectorizerError
     ├── ConfigurationError          the definition cannot work as written
+    │   ├── InvalidArgument         an argument of the client; a ValueError, too
     │   ├── SourceError             the source table is missing or unsuitable
     │   ├── TemplateError           a template names what the source does not have
     │   └── DimensionMismatch       embedder and destination differ in dimension
@@ -23,6 +24,8 @@
         ├── InputRejected           the provider refused these texts
         └── InvalidEmbeddings       the answer has a wrong count, shape or value
 
+`CollectionWarning` is a warning: a collection works, but slower or other than one may think.
+
 `ConfigurationError`, `DatabaseError`, `NotInstalled`, `AlreadyInstalled` and
 `EmbedderRefused` are the user's to mend: the CLI prints them in one line and exits with 2.
 """
@@ -31,6 +34,7 @@ from __future__ import annotations
 
 __all__ = [
     "AlreadyInstalled",
+    "CollectionWarning",
     "ConfigurationError",
     "DatabaseError",
     "DatabaseUnavailable",
@@ -40,6 +44,7 @@ __all__ = [
     "EmbedderUnavailable",
     "ExtensionMissing",
     "InputRejected",
+    "InvalidArgument",
     "InvalidEmbeddings",
     "LeaseLost",
     "NotInstalled",
@@ -59,6 +64,10 @@ class VectorizerError(Exception):
 
 class ConfigurationError(VectorizerError):
     """The definition of a vectorizer, or an option of it, cannot work as written."""
+
+
+class InvalidArgument(ConfigurationError, ValueError):
+    """An argument given to a collection cannot work; also a ValueError, as in timescale_vector."""
 
 
 class SourceError(ConfigurationError):
@@ -142,3 +151,7 @@ class InputRejected(EmbedderError):
 
 class InvalidEmbeddings(EmbedderError):
     """The answer has the wrong number of vectors, the wrong dimension, or NaN in it."""
+
+
+class CollectionWarning(UserWarning):
+    """A collection works, but slower or other than its user may think."""

@@ -7,18 +7,23 @@ int16 dimensions, int16 zero, then big-endian float32 components (pgvector, `vec
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from vectorizer.errors import InvalidEmbeddings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vectorizer.types import FloatMatrix
 
 __all__ = [
+    "chunked_rows",
     "field",
     "int_field",
     "jsonb_field",
+    "pack_bits",
     "pack_halfvecs",
     "pack_rows",
     "pack_vectors",
@@ -88,3 +93,34 @@ def pack_rows(rows: Iterable[Sequence[bytes]]) -> bytes:
         parts.extend(row)
     parts.append(_TRAILER)
     return b"".join(parts)
+
+
+def pack_bits(matrix: NDArray[np.bool_]) -> list[bytes]:
+    """Return each row of a bool matrix, shape (n, bits), as a `bit` field.
+
+    The first bit is the highest of the first byte (PostgreSQL, `bit_send`).
+    """
+    import numpy as np  # noqa: PLC0415 - heavy
+
+    rows, count = matrix.shape
+    data = np.packbits(matrix, axis=1).tobytes()
+    size = (count + 7) // 8
+    head = struct.pack(">ii", 4 + size, count)
+    return [head + data[n * size : n * size + size] for n in range(rows)]
+
+
+def chunked_rows(rows: Iterable[Sequence[bytes]], size: int = 1 << 18) -> Iterator[bytes]:
+    """Yield rows as one binary COPY stream in chunks of about `size` bytes.
+
+    So the server stores the first rows while the next are being packed.
+    """
+    parts, length = [_HEADER], len(_HEADER)
+    for row in rows:
+        parts.append(_SHORT.pack(len(row)))
+        parts.extend(row)
+        length += sum(map(len, row))
+        if length >= size:
+            yield b"".join(parts)
+            parts, length = [], 0
+    parts.append(_TRAILER)
+    yield b"".join(parts)

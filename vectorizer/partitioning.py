@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -24,8 +25,31 @@ class Partition:
 
     def name(self, parent: str) -> str:
         """Return the partition's table name, `<parent>_<start>`, within 63 bytes."""
-        form = "%Y%m%d" if (self.end - self.start) % _WHOLE_DAY == timedelta(0) else "%Y%m%d_%H%M"
-        return fitted(parent, f"_{self.start.strftime(form)}")
+        return fitted(parent, f"_{self.start.strftime(self._form())}")
+
+    def _form(self) -> str:
+        if self.start.microsecond:
+            return "%Y%m%d_%H%M%S_%f"
+        if self.start.second:
+            return "%Y%m%d_%H%M%S"
+        whole_days = (self.end - self.start) % _WHOLE_DAY == timedelta(0)
+        at_midnight = (self.start.hour, self.start.minute) == (0, 0)
+        return "%Y%m%d" if whole_days and at_midnight else "%Y%m%d_%H%M"
+
+    def without(self, taken: Iterable[tuple[datetime | None, datetime | None]]) -> list[Partition]:
+        """Return what is left of the range beside others, in order; None is an open end."""
+        left = [self]
+        for start, end in taken:
+            left = [piece for part in left for piece in _beside(part, start, end)]
+        return left
+
+
+def _beside(whole: Partition, start: datetime | None, end: datetime | None) -> list[Partition]:
+    before = Partition(whole.start, whole.start if start is None else min(start, whole.end))
+    after = Partition(whole.end if end is None else max(end, whole.start), whole.end)
+    if before.end >= whole.end or after.start <= whole.start:
+        return [whole]  # the other lies outside
+    return [piece for piece in (before, after) if piece.start < piece.end]
 
 
 def partition_of(time: int, interval: timedelta) -> Partition:

@@ -13,9 +13,12 @@ from vectorizer.errors import InvalidEmbeddings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vectorizer.types import FloatMatrix
 
-__all__ = ["as_matrix", "check_count"]
+__all__ = ["as_bits", "as_matrix", "check_count", "normalized"]
 
 
 def as_matrix(vectors: object, texts: int, dimensions: int) -> FloatMatrix:
@@ -65,3 +68,33 @@ def _check_finite(matrix: FloatMatrix) -> None:
             f"expected finite numbers, got {matrix[row, column]} in vector {row}, "
             f"component {column}"
         )
+
+
+def normalized(matrix: FloatMatrix) -> FloatMatrix:
+    """Return the rows of a matrix at length 1; raise InvalidEmbeddings for a row of zeros."""
+    import numpy as np  # noqa: PLC0415 - heavy
+
+    lengths = np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True)
+    if not lengths.all():
+        raise InvalidEmbeddings("a vector of zeros has no direction and cannot be normalized")
+    unit: FloatMatrix = (matrix / lengths).astype(np.float32)
+    return unit
+
+
+def as_bits(vectors: Sequence[object], texts: int, bits: int) -> NDArray[np.bool_]:
+    """Return vectors of bits (texts of 0 and 1, or 0, 1 and bools) as a bool matrix.
+
+    Raises InvalidEmbeddings for another number of bits, or other values.
+    """
+    import numpy as np  # noqa: PLC0415 - heavy
+
+    rows = [[int(bit) for bit in row] if isinstance(row, str) else row for row in vectors]
+    try:
+        _check_shape(cast("Sequence[Sequence[float]]", rows), texts, bits)
+        matrix = np.asarray(rows).reshape(texts, bits)
+        ones = matrix.astype(bool)
+    except (TypeError, ValueError) as error:
+        raise InvalidEmbeddings(f"expected {bits} bits, 0 or 1: {error}") from error
+    if not (matrix == ones).all():
+        raise InvalidEmbeddings(f"expected {bits} bits, got something else than 0 and 1")
+    return ones

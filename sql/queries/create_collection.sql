@@ -3,6 +3,6 @@ create table if not exists {table} (
   {time_column}
   metadata jsonb,
   contents text,
-  embedding {vectors}.vector({dimensions}),
+  embedding {embedding},
   primary key ({key})
 ) {partitioning}

@@ -1,1 +1,1 @@
-delete from {table} where id = any(%(ids)s::{id_type}[])
+delete from {table} where {condition}

@@ -1,5 +1,5 @@
-select id, metadata, contents, {vectors}.vector_send(embedding), {distance} as distance
+select {columns}, {distance} as distance
 from {table}
-where %(filter)s::jsonb[] is null or metadata @> any(%(filter)s::jsonb[])
+where {condition}
 {order}
-limit %(limit)s
+limit {limit}

@@ -173,9 +173,9 @@ def test_euclidean_distance(make: Callable[..., Any]) -> None:
     assert [hit.distance for hit in store.search([1, 1, 0])] == pytest.approx([0, 3])
 
 
-def test_search_without_a_vector_has_no_distance(store: Any) -> None:
+def test_search_without_a_vector_has_the_distance_of_timescale_vector(store: Any) -> None:
     store.upsert([record(1)])
-    assert [hit.distance for hit in store.search()] == [None]
+    assert [hit.distance for hit in store.search()] == [-1.0]
 
 
 def test_filters(store: Any) -> None:

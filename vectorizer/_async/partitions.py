@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 from psycopg import sql
@@ -82,9 +82,23 @@ class AsyncPartitions:
         )
         if await found.fetchone() != (None,):
             return False
+        # Where others are in the way, made with another interval: only what they leave open.
+        pieces = partition.without(await self._taken(connection))
+        for piece in pieces:
+            await self._attach(connection, piece)
+        return bool(pieces)
+
+    async def _taken(
+        self, connection: psycopg.AsyncConnection
+    ) -> list[tuple[datetime | None, datetime | None]]:
+        names = {"schema": self._table.schema, "table": self._table.name}
+        found = await connection.execute(compose_query("list_partitions"), names)
+        return [(start, end) for _, _, start, end in await found.fetchall()]
+
+    async def _attach(self, connection: psycopg.AsyncConnection, partition: Partition) -> None:
+        child = Relation(self._table.schema, partition.name(self._table.name))
         parts = {"child": relation(child), "parent": relation(self._table)}
         # Made apart and attached: PARTITION OF would lock all users of the parent out.
         await connection.execute(compose_query("create_partition", **parts))
         bounds = {"start": sql.Literal(partition.start), "end": sql.Literal(partition.end)}
         await connection.execute(compose_query("attach_partition", **parts, **bounds))
-        return True

@@ -1,0 +1,1 @@
+select {vectors}.vector_send(avg(embedding::{vectors}.vector)) from {table} where {condition}

@@ -1,0 +1,1 @@
+create index {concurrently} {index} on {only} {table} using gin (({words}))

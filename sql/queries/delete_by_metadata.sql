@@ -1,1 +1,0 @@
-delete from {table} where metadata @> any(%(filter)s::jsonb[])

@@ -1,0 +1,1 @@
+select {extension}.drop_chunks({table}, older_than => {cutoff}::timestamptz)::text

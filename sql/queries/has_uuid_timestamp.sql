@@ -1,0 +1,1 @@
+select to_regprocedure('public.uuid_timestamp(uuid)') is not null

@@ -1,0 +1,1 @@
+select * from ({nearest}) nearest where distance <= {most}

@@ -9,9 +9,9 @@ An observer is any callable that takes one event::
 
     AsyncVectorizer(..., observer=observer)
 
-It is called in the thread or event loop that does the work, so it should be quick. What it
-raises is logged and goes no further. Events hold names, counts and durations, never contents,
-keys or secrets.
+A batch is named by the token of its lease. The observer is called in the thread or event loop
+that does the work, so it should be quick. What it raises is logged and goes no further. Events
+hold names, counts and durations, never contents, keys or secrets.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = [
     "LeaseWasLost",
     "Observer",
     "RequestFinished",
+    "current_batch",
     "emit",
     "note_lost_lease",
     "recorded",
@@ -50,6 +51,7 @@ class BatchClaimed:
     """A batch was claimed; oldest: when the first change in it was made, if it holds any."""
 
     vectorizer: str
+    batch: str
     rows: int
     oldest: datetime | None
 
@@ -64,6 +66,7 @@ class BatchFinished:
     """
 
     vectorizer: str
+    batch: str
     counts: Counts
     stages: Mapping[str, float]
     lag_seconds: float | None
@@ -74,6 +77,7 @@ class BatchFailed:
     """A batch ended with an error that did not lie in a row; error: the name of its class."""
 
     vectorizer: str
+    batch: str
     rows: int
     error: str
 
@@ -83,6 +87,7 @@ class LeaseWasLost:
     """The lease of a batch was lost; nothing of it was written."""
 
     vectorizer: str
+    batch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +124,25 @@ class _Record:
     batch: Batch | None = None
     lost: bool = False
 
+    @property
+    def token(self) -> str:
+        return "" if self.batch is None else str(self.batch.token)
+
     def claimed(self, batch: Batch) -> None:
         self.batch = batch
-        self.tell(BatchClaimed(self.vectorizer, batch.size, batch.oldest))
+        self.tell(BatchClaimed(self.vectorizer, self.token, batch.size, batch.oldest))
 
     def finished(self, counts: Counts) -> Counts:
         if not self.lost:
             stages = MappingProxyType(self.stages)
-            self.tell(BatchFinished(self.vectorizer, counts, stages, self._lag()))
+            self.tell(BatchFinished(self.vectorizer, self.token, counts, stages, self._lag()))
         return counts
 
     def failed(self, error: BaseException) -> None:
         if self.batch is not None:
-            self.tell(BatchFailed(self.vectorizer, self.batch.size, type(error).__name__))
+            self.tell(
+                BatchFailed(self.vectorizer, self.token, self.batch.size, type(error).__name__)
+            )
 
     def tell(self, event: Event) -> None:
         if self.observer is None:
@@ -185,9 +196,23 @@ def emit(outcome: str, *, texts: int, tokens: int, seconds: float) -> None:
         record.tell(RequestFinished(record.vectorizer, outcome, texts, tokens, seconds))
 
 
+def current_batch() -> Mapping[str, str | int]:
+    """Return vectorizer, batch and number of keys of what this task works on; empty outside."""
+    record = _current.get()
+    if record is None:
+        return {}
+    if record.batch is None:
+        return {"vectorizer": record.vectorizer}
+    return {
+        "vectorizer": record.vectorizer,
+        "batch": record.token,
+        "keys": record.batch.size,
+    }
+
+
 def note_lost_lease() -> None:
     """Tell that the batch being worked on was lost to another worker."""
     record = _current.get()
     if record is not None:
         record.lost = True
-        record.tell(LeaseWasLost(record.vectorizer))
+        record.tell(LeaseWasLost(record.vectorizer, record.token))

@@ -291,6 +291,12 @@ class AsyncSchema:
         """Return the rows of the view `status`: of one vectorizer, or of all."""
         return await self._view("status", name)
 
+    async def partitions(self) -> dict[tuple[str, int], int]:
+        """Return how many partitions the destination of each generation has, if any."""
+        async with self.database.transaction() as connection:
+            found = await connection.execute(compose_query("count_partitions", **self._names))
+            return {(name, generation): n for name, generation, n in await found.fetchall()}
+
     async def dead_letters(self, name: str | None = None) -> list[dict[str, JSON]]:
         """Return the rows of the view `dead_letters`: of one vectorizer, or of all."""
         return await self._view("dead_letters", name)

@@ -284,6 +284,12 @@ class Schema:
         """Return the rows of the view `status`: of one vectorizer, or of all."""
         return self._view("status", name)
 
+    def partitions(self) -> dict[tuple[str, int], int]:
+        """Return how many partitions the destination of each generation has, if any."""
+        with self.database.transaction() as connection:
+            found = connection.execute(compose_query("count_partitions", **self._names))
+            return {(name, generation): n for name, generation, n in found.fetchall()}
+
     def dead_letters(self, name: str | None = None) -> list[dict[str, JSON]]:
         """Return the rows of the view `dead_letters`: of one vectorizer, or of all."""
         return self._view("dead_letters", name)

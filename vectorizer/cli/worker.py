@@ -8,13 +8,16 @@ import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from typing import Annotated, NoReturn
 
 import typer
 
+from vectorizer.cli._logs import LogFormat, LogLevel, configure
 from vectorizer.cli._shared import UrlOption, database_url
 from vectorizer.errors import ConfigurationError
-from vectorizer.worker import Worker, WorkerOptions
+from vectorizer.metrics import Metrics
+from vectorizer.worker import Worker, WorkerOptions, serving_http
 
 HELP = """Serve vectorizers until told to stop: the long-running daemon.
 
@@ -59,6 +62,15 @@ def command(
     verify_repair: Annotated[
         bool, typer.Option("--verify-repair", help="Queue what a verification finds wrong.")
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve /metrics, /healthz and /readyz on this port."),
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="... of this address.")] = "127.0.0.1",
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Lines to read, or JSON.")
+    ] = LogFormat.console,
+    log_level: Annotated[LogLevel, typer.Option(help="What is worth a line.")] = LogLevel.info,
     url: UrlOption = None,
 ) -> None:
     """Run a worker."""
@@ -74,12 +86,10 @@ def command(
         verify_schedule=verify_schedule,
         verify_repair=verify_repair,
     )
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
-    worker = Worker(database_url(url), names or None, options=options)
-    asyncio.run(_serve(worker))
+    configure(log_format.value, log_level.value)
+    metrics = None if metrics_port is None else Metrics()
+    worker = Worker(database_url(url), names or None, options=options, observer=metrics)
+    asyncio.run(_serve(worker, metrics, metrics_host, metrics_port or 0))
     raise typer.Exit(0)
 
 
@@ -94,10 +104,22 @@ def parse_schedules(given: list[str]) -> dict[str, str]:
     return {name.strip(): cron.strip() for name, _, cron in (one.partition("=") for one in given)}
 
 
-async def _serve(worker: Worker) -> None:
+async def _serve(worker: Worker, metrics: Metrics | None, host: str, port: int) -> None:
     loop = asyncio.get_running_loop()
     # Models that are not asynchronous run in threads: one for each batch, some to spare.
     loop.set_default_executor(ThreadPoolExecutor(worker.options.concurrency + 4))
+    _stop_on_signals(worker, loop)
+    async with AsyncExitStack() as stack:
+        if metrics is not None:
+            taken = await stack.enter_async_context(serving_http(worker, metrics, host, port))
+            log.info("metrics on http://%s:%d/metrics", host, taken)
+        given_back = await worker.run()
+    log.info("stopped")
+    if given_back:
+        _leave(0)  # a model that does not answer holds up a thread, and that the interpreter
+
+
+def _stop_on_signals(worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
     stopping: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
@@ -110,10 +132,6 @@ async def _serve(worker: Worker) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-    given_back = await worker.run()
-    log.info("stopped")
-    if given_back:
-        _leave(0)  # a model that does not answer holds up a thread, and that the interpreter
 
 
 def _leave(code: int) -> NoReturn:

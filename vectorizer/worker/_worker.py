@@ -25,6 +25,7 @@ from vectorizer.errors import (
     VectorizerPaused,
 )
 from vectorizer.events import BatchClaimed, Event, Observer
+from vectorizer.types import JSON
 from vectorizer.worker._complaints import Complaints
 from vectorizer.worker._embedders import Embedders
 from vectorizer.worker._listen import listening
@@ -107,6 +108,19 @@ class Worker:
     def in_flight(self) -> int:
         """How many batches are in flight."""
         return len(self._batches)
+
+    async def status(self) -> list[dict[str, JSON]]:
+        """Return what the view `status` says of all that this worker serves.
+
+        Each row has the number of partitions of its destination, too.
+        """
+        schema = AsyncSchema(self._database)
+        partitions = await schema.partitions()
+        return [
+            {**row, "partitions": partitions.get((row["name"], row["generation"]), 0)}
+            for row in await schema.status()
+            if row["name"] in self._served
+        ]
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when the batches in flight are done or given back.

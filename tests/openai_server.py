@@ -215,6 +215,68 @@ class hold:  # noqa: N801 - stands among the functions of a script
         return app
 
 
+class limited:  # noqa: N801 - stands among the functions of a script
+    """Answer at most `per_second` requests in any second, the others with 429.
+
+    `retry_after` is the header of that name. `passed` counts the right answers.
+    """
+
+    def __init__(self, per_second: int, retry_after: str | None = None) -> None:
+        self.passed: list[float] = []
+        self._per_second = per_second
+        self._headers = {} if retry_after is None else {"Retry-After": retry_after}
+
+    def __call__(self, request: Recorded, items: Items) -> ASGIApp:
+        latest = self.passed[-self._per_second :]
+        if len(latest) == self._per_second and request.at - latest[0] < 1.0:
+            return fail(429, "slow down", headers=self._headers)(request, items)
+        self.passed.append(request.at)
+        return answer(request, items)
+
+
+def small(max_texts: int, max_bytes: int, max_text_bytes: int) -> Fault:
+    """Refuse what is larger, in OpenAI's words."""
+
+    def fault(request: Recorded, items: Items) -> ASGIApp:
+        sizes = [len(text.encode()) for text in request.texts]
+        if len(sizes) > max_texts:
+            return fail(400, f"array too long. Expected {max_texts} or less")(request, items)
+        if max(sizes) > max_text_bytes:
+            message = f"This model's maximum context length is {max_text_bytes} tokens"
+            return fail(400, message)(request, items)
+        if sum(sizes) > max_bytes:
+            message = f"Requested {sum(sizes)} tokens, max {max_bytes} tokens per request"
+            return fail(400, message, code="max_tokens_per_request")(request, items)
+        return answer(request, items)
+
+    return fault
+
+
+def poison(word: str) -> Fault:
+    """Refuse requests with a text that holds `word`."""
+
+    def fault(request: Recorded, items: Items) -> ASGIApp:
+        bad = any(word in text for text in request.texts)
+        return (fail(400, "your input is not allowed") if bad else answer)(request, items)
+
+    return fault
+
+
+def after(seconds: float, then: Fault = answer) -> Fault:
+    """Do `then` after so many seconds, without holding up other requests."""
+
+    def fault(request: Recorded, items: Items) -> ASGIApp:
+        inner = then(request, items)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await asyncio.sleep(seconds)
+            await inner(scope, receive, send)
+
+        return app
+
+    return fault
+
+
 # The server
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "Gone",
     "LoadedRow",
     "Outcome",
+    "Released",
     "Unchanged",
     "count",
 ]
@@ -119,18 +120,28 @@ class Failed:
     error: str
 
 
-Outcome: TypeAlias = Done | Unchanged | Gone | Failed
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The row could not be processed now, for a reason outside it: it is given back untouched."""
+
+    row: LoadedRow
+
+
+Outcome: TypeAlias = Done | Unchanged | Gone | Failed | Released
 
 
 @dataclass(slots=True)
 class Counts:
-    """What was done, in rows and chunks."""
+    """What was done, in rows and chunks, and what went to the embedder for it."""
 
     rows: int = 0
     embedded: int = 0
     kept: int = 0
     deleted: int = 0
     failed: int = 0
+    requests: int = 0
+    texts: int = 0
+    tokens: int = 0
 
     def add(self, other: Counts) -> None:
         """Add what another batch did."""
@@ -143,7 +154,7 @@ class Counts:
 
 def count(outcomes: Sequence[Outcome]) -> Counts:
     """Count the outcomes of a batch."""
-    counts = Counts(rows=len(outcomes))
+    counts = Counts(rows=sum(not isinstance(outcome, Released) for outcome in outcomes))
     for outcome in outcomes:
         match outcome:
             case Done(diff=diff):

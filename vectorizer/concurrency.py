@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextvars import copy_context
+from functools import cache, partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -24,30 +26,51 @@ __all__ = [
     "Lock",
     "call_async",
     "call_sync",
+    "each_async",
+    "each_sync",
+    "is_async",
     "sleep_async",
     "sleep_sync",
 ]
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 AsyncLock = asyncio.Lock
 Lock = threading.Lock
 
 
+# Threads for the functions of users and providers: asyncio's own are as few as the cores plus
+# four, too few for requests that mostly wait. Threads are made when they are needed.
+_THREADS = 256
+
+
+@cache
+def _executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="vectorizer-call")
+
+
 async def call_async(function: Callable[..., Result | Awaitable[Result]], *args: Any) -> Result:
     """Call a user's function, sync or async, without holding up the event loop."""
     result: Result | Awaitable[Result]
-    if inspect.iscoroutinefunction(function):
+    if is_async(function):
         result = function(*args)
     else:
-        result = await asyncio.to_thread(partial(function, *args))
+        context = copy_context()
+        result = await asyncio.get_running_loop().run_in_executor(
+            _executor(), partial(context.run, function, *args)
+        )
     # A plain function may return something to await, too.
     return await result if isinstance(result, Awaitable) else result
 
 
 def call_sync(function: Callable[..., Result | Awaitable[Result]], *args: Any) -> Result:
-    """Call a user's function, sync or async, and wait for its result."""
+    """Call a user's function, sync or async, and wait for its result.
+
+    What is to be awaited runs on one event loop, the same for all calls of this process, since
+    a client that keeps connections open belongs to the loop that opened them.
+    """
     result = function(*args)
     if not isinstance(result, Awaitable):
         return result
@@ -55,9 +78,61 @@ def call_sync(function: Callable[..., Result | Awaitable[Result]], *args: Any) -
     async def wait() -> Result:
         return await result
 
-    # In a thread of its own, because this one may be running an event loop already.
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(asyncio.run, wait()).result()
+    return asyncio.run_coroutine_threadsafe(wait(), _loop()).result()
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling a function, or an object with `__call__`, gives a coroutine."""
+    call = getattr(function, "__call__", None)  # noqa: B004 - not whether, but which
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop that runs in a thread of its own as long as the process."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="vectorizer-loop", daemon=True).start()
+    return loop
+
+
+# The threads of a parent process do not live on in its child.
+os.register_at_fork(after_in_child=_loop.cache_clear)
+os.register_at_fork(after_in_child=_executor.cache_clear)
+
+
+async def each_async(
+    limit: int, function: Callable[[Item], Awaitable[object]], items: Sequence[Item]
+) -> None:
+    """Call a function for each item, at most `limit` at once; raise the first error of all."""
+    slots = asyncio.Semaphore(limit)
+
+    async def call(item: Item) -> None:
+        async with slots:
+            await function(item)
+
+    tasks = [asyncio.ensure_future(call(item)) for item in items]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def each_sync(limit: int, function: Callable[[Item], object], items: Sequence[Item]) -> None:
+    """Do the same in threads."""
+    if limit == 1 or len(items) == 1:
+        for item in items:
+            function(item)
+        return
+    with ThreadPoolExecutor(max(1, min(limit, len(items))), "vectorizer-request") as threads:
+        calls = [threads.submit(copy_context().run, function, item) for item in items]
+        try:
+            for call in calls:
+                call.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 async def sleep_async(seconds: float) -> None:

@@ -67,6 +67,8 @@ class Options(TypedDict, total=False):
     chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
     vectors: pgvector's type for them; halfvec has half the size and, in an index, twice the
         dimensions.
+    on_long_text: whether a text too long for the model is "split" into several, has its end left
+        out ("truncate"), or fails its row ("dead-letter").
     where: SQL condition over the source's columns; a row that does not meet it is not embedded.
     always: capture what logical replication applies, too.
     """
@@ -81,6 +83,7 @@ class Options(TypedDict, total=False):
     chunk_size: tuple[int, int]
     chunk_overlap: int
     vectors: Literal["vector", "halfvec"]
+    on_long_text: Literal["split", "truncate", "dead-letter"]
     where: str | None
     always: bool
 
@@ -109,6 +112,7 @@ class Definition(BaseModel):
     chunk_size: tuple[int, int] = (500, 1000)
     chunk_overlap: Annotated[int, Field(ge=0)] = 0
     vectors: Literal["vector", "halfvec"] = "vector"
+    on_long_text: Literal["split", "truncate", "dead-letter"] = "split"
     where: str | None = None
     always: bool = False
 

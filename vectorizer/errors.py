@@ -22,6 +22,7 @@
         ├── EmbedderUnavailable     429, 5xx, timeout, connection: try again later
         ├── EmbedderRefused         wrong key, unknown model: somebody must act
         ├── InputRejected           the provider refused these texts
+        │   └── InputTooLong        ... because they are too long, or too many at once
         └── InvalidEmbeddings       the answer has a wrong count, shape or value
 
 `CollectionWarning` is a warning: a collection works, but slower or other than one may think.
@@ -44,6 +45,7 @@ __all__ = [
     "EmbedderUnavailable",
     "ExtensionMissing",
     "InputRejected",
+    "InputTooLong",
     "InvalidArgument",
     "InvalidEmbeddings",
     "LeaseLost",
@@ -147,6 +149,10 @@ class EmbedderRefused(EmbedderError):
 
 class InputRejected(EmbedderError):
     """The provider refused the texts themselves: too long, too many, not allowed."""
+
+
+class InputTooLong(InputRejected):
+    """The provider refused the texts as too long or too many; fewer or shorter ones may pass."""
 
 
 class InvalidEmbeddings(EmbedderError):

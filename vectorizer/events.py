@@ -94,7 +94,7 @@ class LeaseWasLost:
 class RequestFinished:
     """A request to a model has ended.
 
-    outcome: ok, or why not, in one word; tokens: as many as the provider counted, 0 if unknown.
+    outcome: ok, or the name of the error's class; tokens: as the embedder counts or estimates.
     """
 
     vectorizer: str

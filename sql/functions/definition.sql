@@ -22,6 +22,7 @@ begin
         'two whole numbers, the least and the most characters of a chunk'),
       ('chunk_overlap', '$.type() == "number" && $ >= 0 && $ == $.floor()', 'a whole number, 0 or more'),
       ('vectors', '$ == "vector" || $ == "halfvec"', '"vector" or "halfvec"'),
+      ('on_long_text', '$ == "split" || $ == "truncate" || $ == "dead-letter"', '"split", "truncate" or "dead-letter"'),
       ('where', '$.type() == "string"', 'an SQL condition over columns of the table'),
       ('always', '$.type() == "boolean"', 'true or false')
     ) as r(option, test, wanted)
@@ -61,7 +62,7 @@ declare
   result jsonb := jsonb_strip_nulls(definition);
   allowed constant text[] := array['chunk_column', 'template', 'metadata', 'time_column', 'key',
     'partition_interval', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap',
-    'vectors', 'where', 'always'];
+    'vectors', 'on_long_text', 'where', 'always'];
   unknown text;
 begin
   if jsonb_typeof(definition) <> 'object' then

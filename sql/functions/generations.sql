@@ -7,7 +7,7 @@ create or replace function {schema}.changes(before jsonb, after jsonb)
 returns table (option text, old jsonb, new jsonb, how text)
 language sql immutable as $$
   select k, before -> k, after -> k,
-    case when k in ('embedder', 'destination') then 'noted'
+    case when k in ('embedder', 'destination', 'on_long_text') then 'noted'
          when k in ('metadata', 'time_column', 'where', 'always') then 'compared'
          else 'generation' end
   from jsonb_object_keys(before || after) as k

@@ -32,7 +32,9 @@ from openai_server import (
 )
 
 from vectorizer.embedders import create, describe
-from vectorizer.embedders.openai import OpenAIEmbedder, _pack, _retry_after, estimate_tokens
+from vectorizer.embedders._limiter import Limiter
+from vectorizer.embedders._openai_answers import retry_after
+from vectorizer.embedders.openai import OpenAIEmbedder
 from vectorizer.errors import (
     ConfigurationError,
     EmbedderError,
@@ -87,7 +89,9 @@ def make(server: Server, waits: list[float]) -> Iterator[Callable[..., OpenAIEmb
         defaults: dict[str, Any] = {"dimensions": 8, "base_url": server.url, "api_key": KEY}
         embedder = OpenAIEmbedder(model, **(defaults | options))
         embedder._backoff = 0.0
+        # A wait is recorded, and then time has passed.
         embedder._pause = waits.append
+        embedder._limiter = Limiter(lambda: time.monotonic() + sum(waits))
         made.append(embedder)
         return embedder
 
@@ -230,29 +234,14 @@ def test_dimensions_of_the_known_models(model: str, dimensions: int) -> None:
 def test_many_texts_go_in_several_requests(embedder: OpenAIEmbedder, server: Server) -> None:
     texts = [f"{number}" for number in range(2049)]
     matrix = embedder.embed(texts)
-    assert [len(request.texts) for request in server.requests] == [2048, 1]
+    assert sorted(len(request.texts) for request in server.requests) == [1, 2048]
     np.testing.assert_array_equal(matrix, np.stack([vector(text, 8) for text in texts]))
 
 
 def test_many_tokens_go_in_several_requests(embedder: OpenAIEmbedder, server: Server) -> None:
     # 100,000 tokens each as we count them: three fill a request.
     embedder.embed([character * 300_000 for character in "abcd"])
-    assert [len(request.texts) for request in server.requests] == [3, 1]
-
-
-def test_packing() -> None:
-    def packed(sizes: list[int], max_texts: int, max_tokens: int) -> list[list[int]]:
-        texts = ["x" * (3 * size) for size in sizes]
-        return [sizes[part] for part in _pack(texts, max_texts, max_tokens)]
-
-    assert packed([], 2, 10) == []
-    assert packed([1, 1, 1], 2, 10) == [[1, 1], [1]]
-    assert packed([5, 5, 1], 9, 10) == [[5, 5], [1]]
-    assert packed([11, 1, 11], 9, 10) == [[11], [1], [11]]
-
-
-def test_estimate_of_tokens() -> None:
-    assert [estimate_tokens(text) for text in ("", "a", "abc", "abcd", "東京")] == [0, 1, 1, 2, 2]
+    assert sorted(len(request.texts) for request in server.requests) == [1, 3]
 
 
 def test_a_text_that_is_no_unicode_is_rejected(embedder: OpenAIEmbedder, server: Server) -> None:
@@ -304,7 +293,7 @@ def test_neither_key_nor_texts_are_ever_shown(
     server.script(then=fail(status, said))
     embedder = make(headers={"x-token": "hunter2-hunter2"})
     with caplog.at_level(logging.DEBUG), pytest.raises(EmbedderError) as caught:
-        embedder.embed([long, short])
+        embedder.embed_request([long, short])
     shown = "".join(traceback.format_exception(caught.value))
     logged = "".join(record.getMessage() for record in caplog.records)
     for secret in (KEY, KEY[:12], "hunter2"):
@@ -443,7 +432,7 @@ def test_waits_until_the_date_the_server_names(
     ],
 )
 def test_reading_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert _retry_after(headers, 10.0) == seconds
+    assert retry_after(headers, 10.0) == seconds
 
 
 def test_gives_up_at_once_if_asked_to_wait_longer_than_a_minute(
@@ -522,7 +511,7 @@ def test_texts_that_are_refused(
 ) -> None:
     server.script(fault)
     with pytest.raises(InputRejected, match=message):
-        embedder.embed(TEXTS)
+        embedder.embed_request(TEXTS)
     assert len(server.requests) == 1
 
 

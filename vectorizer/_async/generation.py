@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 
 from vectorizer._async.database import AsyncDatabase
-from vectorizer._async.pipeline import AsyncPipeline
+from vectorizer._async.pipeline import AsyncPipeline, Processed
 from vectorizer._async.queue import AsyncQueue
 from vectorizer._async.search import AsyncSearch
 from vectorizer._async.store import AsyncStore
@@ -23,6 +23,7 @@ from vectorizer.errors import (
 )
 from vectorizer.events import note_lost_lease, stage
 from vectorizer.types import Embedder
+from vectorizer.unwritten import UnwrittenVectors
 
 __all__ = ["AsyncGeneration"]
 
@@ -37,6 +38,7 @@ class AsyncGeneration:
         database: AsyncDatabase,
         installation: Installation,
         embedder: Embedder,
+        unwritten: UnwrittenVectors,
         lease_seconds: float,
     ) -> None:
         self._database = database
@@ -44,7 +46,7 @@ class AsyncGeneration:
         self.queue = AsyncQueue(database, installation, lease_seconds=lease_seconds)
         self.search = AsyncSearch(database, installation, embedder)
         self._store = AsyncStore(database, installation, self.queue)
-        self._pipeline = AsyncPipeline(installation.definition, embedder)
+        self._pipeline = AsyncPipeline(installation.definition, embedder, unwritten)
 
     async def claim(self, rows: int) -> Batch | None:
         """Take up to `rows` keys; None only if nothing was claimable.
@@ -61,8 +63,8 @@ class AsyncGeneration:
     async def process(self, batch: Batch) -> Counts:
         """Load a batch, embed what is new of it, write and ack it; return what was done.
 
-        Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; the batch has been given
-        back then.
+        Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; what could be embedded has
+        been written then, and the rest of the batch given back.
         """
         try:
             async with AsyncHeartbeat(
@@ -70,9 +72,9 @@ class AsyncGeneration:
             ):
                 with stage("load"):
                     rows, stored = await self._store.load(batch)
-                outcomes = await self._pipeline.outcomes(rows, stored)
+                done = await self._pipeline.process(rows, stored)
                 with stage("finish"):
-                    await self._store.finish(batch, outcomes)
+                    await self._finish(batch, done)
         except LeaseLost as lost:
             note_lost_lease()
             log.warning("%s", lost)
@@ -95,7 +97,17 @@ class AsyncGeneration:
         except BaseException:
             await self._give_back(batch)
             raise
-        return count(outcomes)
+        counts = count(done.outcomes)
+        counts.requests, counts.texts, counts.tokens = done.requests, done.texts, done.tokens
+        return counts
+
+    async def _finish(self, batch: Batch, done: Processed) -> None:
+        """Write what there is, and only then raise what kept the rest away."""
+        delay = getattr(done.interruption, "retry_after", None) or 0.0
+        await self._store.finish(batch, done.outcomes, release_seconds=delay)
+        self._pipeline.written(done.outcomes)
+        if done.interruption is not None:
+            raise done.interruption
 
     async def _give_back(self, batch: Batch, delay_seconds: float = 0.0) -> None:
         # Without a database there is nothing to give back to: the lease will expire.

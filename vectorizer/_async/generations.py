@@ -24,6 +24,7 @@ from vectorizer.errors import (
 from vectorizer.events import Observer, recorded, stage
 from vectorizer.search import Filter, SearchResult
 from vectorizer.types import Embedder
+from vectorizer.unwritten import UnwrittenVectors
 
 __all__ = ["AsyncGenerations", "check_embedder"]
 
@@ -58,6 +59,8 @@ class AsyncGenerations:
         self._name = name
         self._embedders = [embedder]
         self._lease_seconds = lease_seconds
+        # What is paid for and not written outlives the pipeline, which is often made anew.
+        self._unwritten: dict[int, UnwrittenVectors] = {}
         self._known: list[AsyncGeneration] = []
         self._looked_up_at = float("-inf")
         self._switch_at = float("-inf")
@@ -181,7 +184,11 @@ class AsyncGenerations:
 
     def _made(self, installation: Installation) -> AsyncGeneration:
         return AsyncGeneration(
-            self._database, installation, self._embedder(installation), self._lease_seconds
+            self._database,
+            installation,
+            self._embedder(installation),
+            self._unwritten.setdefault(installation.id, UnwrittenVectors()),
+            self._lease_seconds,
         )
 
     def _embedder(self, installation: Installation) -> Embedder:

@@ -260,10 +260,12 @@ class AsyncQueue:
         done: Sequence[tuple[LoadedRow, Any, int | None]],
         gone: Sequence[LoadedRow],
         failed: Sequence[Failed],
+        release_seconds: float | None = None,
     ) -> None:
         """Note what became of each row and end the lease; `hold` comes before in the transaction.
 
         done: row, its time as a datetime or None, its number of chunks (None if unknown).
+        release_seconds: give all other rows back untouched; nobody claims them before.
         """
         if done:
             await self._execute(
@@ -286,6 +288,10 @@ class AsyncQueue:
             errors = {failure.row.number: failure.error for failure in failed}
             hashes = {failure.row.number: failure.row.source_hash for failure in failed}
             await self._fail(connection, batch, errors, hashes)
+        if release_seconds is not None:
+            await self._execute(
+                connection, "release_rows", token=batch.token, delay_seconds=release_seconds
+            )
         await self._execute(connection, "close_lease", token=batch.token)
 
     async def _fail(

@@ -12,7 +12,7 @@ import psycopg
 from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.partitions import AsyncPartitions
 from vectorizer._async.queue import AsyncQueue
-from vectorizer.batch import Batch, Done, Failed, Gone, LoadedRow, Outcome, Unchanged
+from vectorizer.batch import Batch, Done, Failed, Gone, LoadedRow, Outcome, Released, Unchanged
 from vectorizer.definition import Installation
 from vectorizer.diff import KeptChunk, StoredChunk
 from vectorizer.errors import LeaseLost
@@ -84,22 +84,30 @@ class AsyncStore:
                     chunks.setdefault(number, []).append(stored)
         return chunks
 
-    async def finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    async def finish(
+        self, batch: Batch, outcomes: Sequence[Outcome], *, release_seconds: float = 0.0
+    ) -> None:
         """Write what became of the batch and end its lease, all in one transaction.
+
+        release_seconds: how long nobody is to claim the rows that are Released.
 
         Raises LeaseLost, and writes nothing, if the batch is not ours any more.
         """
         if self._partitions is None:
-            await self._finish(batch, outcomes)
+            await self._finish(batch, outcomes, release_seconds)
         else:
             times = [
                 outcome.time
                 for outcome in outcomes
                 if isinstance(outcome, Done) and outcome.time is not None and outcome.chunks
             ]
-            await self._partitions.write(times, lambda: self._finish(batch, outcomes))
+            await self._partitions.write(
+                times, lambda: self._finish(batch, outcomes, release_seconds)
+            )
 
-    async def _finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    async def _finish(
+        self, batch: Batch, outcomes: Sequence[Outcome], release_seconds: float
+    ) -> None:
         written = [outcome for outcome in outcomes if isinstance(outcome, (Done, Gone))]
         async with self._database.transaction(pinned_plans=True) as connection:
             await self._queue.hold(connection, batch)
@@ -123,6 +131,11 @@ class AsyncStore:
                 done=list(_finished(outcomes)),
                 gone=[outcome.row for outcome in outcomes if isinstance(outcome, Gone)],
                 failed=[outcome for outcome in outcomes if isinstance(outcome, Failed)],
+                release_seconds=(
+                    release_seconds
+                    if any(isinstance(outcome, Released) for outcome in outcomes)
+                    else None
+                ),
             )
 
     async def _delete(

@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 
 from vectorizer._sync.database import Database
-from vectorizer._sync.pipeline import Pipeline
+from vectorizer._sync.pipeline import Pipeline, Processed
 from vectorizer._sync.queue import Queue
 from vectorizer._sync.search import Search
 from vectorizer._sync.store import Store
@@ -24,6 +24,7 @@ from vectorizer.errors import (
 )
 from vectorizer.events import note_lost_lease, stage
 from vectorizer.types import Embedder
+from vectorizer.unwritten import UnwrittenVectors
 
 __all__ = ["Generation"]
 
@@ -38,6 +39,7 @@ class Generation:
         database: Database,
         installation: Installation,
         embedder: Embedder,
+        unwritten: UnwrittenVectors,
         lease_seconds: float,
     ) -> None:
         self._database = database
@@ -45,7 +47,7 @@ class Generation:
         self.queue = Queue(database, installation, lease_seconds=lease_seconds)
         self.search = Search(database, installation, embedder)
         self._store = Store(database, installation, self.queue)
-        self._pipeline = Pipeline(installation.definition, embedder)
+        self._pipeline = Pipeline(installation.definition, embedder, unwritten)
 
     def claim(self, rows: int) -> Batch | None:
         """Take up to `rows` keys; None only if nothing was claimable.
@@ -62,16 +64,16 @@ class Generation:
     def process(self, batch: Batch) -> Counts:
         """Load a batch, embed what is new of it, write and ack it; return what was done.
 
-        Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; the batch has been given
-        back then.
+        Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; what could be embedded has
+        been written then, and the rest of the batch given back.
         """
         try:
             with Heartbeat(lambda: self.queue.extend(batch), self.queue.lease_seconds / 3):
                 with stage("load"):
                     rows, stored = self._store.load(batch)
-                outcomes = self._pipeline.outcomes(rows, stored)
+                done = self._pipeline.process(rows, stored)
                 with stage("finish"):
-                    self._store.finish(batch, outcomes)
+                    self._finish(batch, done)
         except LeaseLost as lost:
             note_lost_lease()
             log.warning("%s", lost)
@@ -94,7 +96,17 @@ class Generation:
         except BaseException:
             self._give_back(batch)
             raise
-        return count(outcomes)
+        counts = count(done.outcomes)
+        counts.requests, counts.texts, counts.tokens = done.requests, done.texts, done.tokens
+        return counts
+
+    def _finish(self, batch: Batch, done: Processed) -> None:
+        """Write what there is, and only then raise what kept the rest away."""
+        delay = getattr(done.interruption, "retry_after", None) or 0.0
+        self._store.finish(batch, done.outcomes, release_seconds=delay)
+        self._pipeline.written(done.outcomes)
+        if done.interruption is not None:
+            raise done.interruption
 
     def _give_back(self, batch: Batch, delay_seconds: float = 0.0) -> None:
         # Without a database there is nothing to give back to: the lease will expire.

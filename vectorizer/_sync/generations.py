@@ -25,6 +25,7 @@ from vectorizer.errors import (
 from vectorizer.events import Observer, recorded, stage
 from vectorizer.search import Filter, SearchResult
 from vectorizer.types import Embedder
+from vectorizer.unwritten import UnwrittenVectors
 
 __all__ = ["Generations", "check_embedder"]
 
@@ -59,6 +60,8 @@ class Generations:
         self._name = name
         self._embedders = [embedder]
         self._lease_seconds = lease_seconds
+        # What is paid for and not written outlives the pipeline, which is often made anew.
+        self._unwritten: dict[int, UnwrittenVectors] = {}
         self._known: list[Generation] = []
         self._looked_up_at = float("-inf")
         self._switch_at = float("-inf")
@@ -182,7 +185,11 @@ class Generations:
 
     def _made(self, installation: Installation) -> Generation:
         return Generation(
-            self._database, installation, self._embedder(installation), self._lease_seconds
+            self._database,
+            installation,
+            self._embedder(installation),
+            self._unwritten.setdefault(installation.id, UnwrittenVectors()),
+            self._lease_seconds,
         )
 
     def _embedder(self, installation: Installation) -> Embedder:

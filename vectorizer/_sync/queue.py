@@ -257,10 +257,12 @@ class Queue:
         done: Sequence[tuple[LoadedRow, Any, int | None]],
         gone: Sequence[LoadedRow],
         failed: Sequence[Failed],
+        release_seconds: float | None = None,
     ) -> None:
         """Note what became of each row and end the lease; `hold` comes before in the transaction.
 
         done: row, its time as a datetime or None, its number of chunks (None if unknown).
+        release_seconds: give all other rows back untouched; nobody claims them before.
         """
         if done:
             self._execute(
@@ -283,6 +285,10 @@ class Queue:
             errors = {failure.row.number: failure.error for failure in failed}
             hashes = {failure.row.number: failure.row.source_hash for failure in failed}
             self._fail(connection, batch, errors, hashes)
+        if release_seconds is not None:
+            self._execute(
+                connection, "release_rows", token=batch.token, delay_seconds=release_seconds
+            )
         self._execute(connection, "close_lease", token=batch.token)
 
     def _fail(

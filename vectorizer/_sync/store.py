@@ -13,7 +13,7 @@ import psycopg
 from vectorizer._sync.database import Database
 from vectorizer._sync.partitions import Partitions
 from vectorizer._sync.queue import Queue
-from vectorizer.batch import Batch, Done, Failed, Gone, LoadedRow, Outcome, Unchanged
+from vectorizer.batch import Batch, Done, Failed, Gone, LoadedRow, Outcome, Released, Unchanged
 from vectorizer.definition import Installation
 from vectorizer.diff import KeptChunk, StoredChunk
 from vectorizer.errors import LeaseLost
@@ -83,22 +83,26 @@ class Store:
                     chunks.setdefault(number, []).append(stored)
         return chunks
 
-    def finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    def finish(
+        self, batch: Batch, outcomes: Sequence[Outcome], *, release_seconds: float = 0.0
+    ) -> None:
         """Write what became of the batch and end its lease, all in one transaction.
+
+        release_seconds: how long nobody is to claim the rows that are Released.
 
         Raises LeaseLost, and writes nothing, if the batch is not ours any more.
         """
         if self._partitions is None:
-            self._finish(batch, outcomes)
+            self._finish(batch, outcomes, release_seconds)
         else:
             times = [
                 outcome.time
                 for outcome in outcomes
                 if isinstance(outcome, Done) and outcome.time is not None and outcome.chunks
             ]
-            self._partitions.write(times, lambda: self._finish(batch, outcomes))
+            self._partitions.write(times, lambda: self._finish(batch, outcomes, release_seconds))
 
-    def _finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    def _finish(self, batch: Batch, outcomes: Sequence[Outcome], release_seconds: float) -> None:
         written = [outcome for outcome in outcomes if isinstance(outcome, (Done, Gone))]
         with self._database.transaction(pinned_plans=True) as connection:
             self._queue.hold(connection, batch)
@@ -122,6 +126,11 @@ class Store:
                 done=list(_finished(outcomes)),
                 gone=[outcome.row for outcome in outcomes if isinstance(outcome, Gone)],
                 failed=[outcome for outcome in outcomes if isinstance(outcome, Failed)],
+                release_seconds=(
+                    release_seconds
+                    if any(isinstance(outcome, Released) for outcome in outcomes)
+                    else None
+                ),
             )
 
     def _delete(self, connection: psycopg.Connection[Any], stale: Sequence[StoredChunk]) -> None:

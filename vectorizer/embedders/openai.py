@@ -1,52 +1,48 @@
 """OpenAI's embeddings, and those of any server that speaks its protocol.
 
-`base_url` points it at Ollama, vLLM, TEI, LiteLLM, Azure and the like.
+`base_url` points it at Azure, Ollama, vLLM, TEI, LiteLLM and the like: docs/embedders.md.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import threading
-import time
-from binascii import a2b_base64
-from calendar import timegm
-from email.utils import parsedate
-from itertools import groupby
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, cast
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import uniform
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic_core import from_json
 from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
     sleep_using_event,
-    wait_random_exponential,
 )
 
+from vectorizer.embedders import _openai_answers as answers
+from vectorizer.embedders._limiter import Limiter, shared_limiter
+from vectorizer.embedders._redaction import hide, one_line
 from vectorizer.errors import (
     ConfigurationError,
-    EmbedderError,
-    EmbedderRefused,
     EmbedderUnavailable,
     InputRejected,
-    InvalidEmbeddings,
+    InputTooLong,
 )
-from vectorizer.vectors import as_matrix, check_count
+from vectorizer.limits import limits_of, pack
+from vectorizer.tokens import counter, cutter
+from vectorizer.vectors import as_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import openai
-    from numpy.typing import ArrayLike
     from typing_extensions import Self
 
     from vectorizer.types import JSON, FloatMatrix
 
-__all__ = ["OpenAIEmbedder", "estimate_tokens"]
+__all__ = ["OpenAIEmbedder"]
 
 _URL = "https://api.openai.com/v1"
 _DIMENSIONS = {
@@ -59,28 +55,20 @@ _FIXED = "text-embedding-ada-002"  # refuses the parameter `dimensions`
 _TIMEOUT = 60.0
 _MAX_ATTEMPTS = 5
 _LONGEST_WAIT = 60.0
+_PACED_ATTEMPTS = 4  # that many more, since the first waits are short
+_PACED_WAIT = 0.25  # part of the random wait after a 429, where the limiter sets the pace
+
+# OpenAI's own limits: platform.openai.com, API reference, "Create embeddings".
+_MAX_TEXTS = 2048
+_MAX_TOKENS = 300_000
+_MAX_TEXT_TOKENS = 8191
+_CONCURRENCY = 8
 
 _MESSAGE = 300  # characters of a server's message that an exception shows
 _SECRET_RUN = 8  # so many characters in common with a key or a text are hidden in it
 _TEXT_RUN = 16
 
-_TRANSIENT = frozenset({408, 409, 425, 429})
-_SERVER_ERROR = 500
-_REJECTED = frozenset({400, 413, 422})
-# These say that somebody must act, whatever the status they come with.
-_REMEDIES_BY_CODE = {
-    "insufficient_quota": "add credit or raise the limit in the provider's billing settings",
-    "billing_not_active": "set up billing with the provider",
-    "billing_hard_limit_reached": "raise the limit in the provider's billing settings",
-    "invalid_api_key": "check the API key (api_key or OPENAI_API_KEY)",
-    "model_not_found": "check the model's name and whether the key has access to it",
-}
-_REMEDIES_BY_STATUS = {
-    401: _REMEDIES_BY_CODE["invalid_api_key"],
-    403: "check what the API key has access to",
-    404: "check the model's name and base_url",
-}
-_ELSE = "check the model's name, base_url and the account"
+_TOO_MANY_REQUESTS = 429
 
 
 class OpenAIEmbedder:
@@ -91,28 +79,34 @@ class OpenAIEmbedder:
     `base_url` is not told `dimensions` unless the model is one of those two, since many
     servers refuse the parameter.
 
-    The API key is `api_key`, else the environment's OPENAI_API_KEY, whatever the server;
-    one at `base_url` may need none. OPENAI_BASE_URL stands in for `base_url`, as in the
-    official client. `headers` go with every request. Neither key nor headers are part of
-    `config`, since both can be secrets: a worker made from the configuration takes the key
-    from its own environment (and headers from OPENAI_CUSTOM_HEADERS, if its version of the
-    official client knows that).
+    The API key is `api_key`, else what is in `api_key_file`, else the environment's
+    OPENAI_API_KEY, else what is in the file that OPENAI_API_KEY_FILE names, whatever the
+    server; one at `base_url` may need none. OPENAI_BASE_URL stands in for `base_url`, as in
+    the official client. With `api_version` requests take Azure's form: the version goes into
+    the address, the key into the header `api-key`. `headers` go with every request. Neither
+    key nor headers are part of `config`, since both can be secrets: a worker made from the
+    configuration takes the key from its own environment (and headers from
+    OPENAI_CUSTOM_HEADERS, if its version of the official client knows that).
+
+    `max_texts` and `max_tokens` are the most one request holds, `max_text_tokens` the most
+    tokens of one text (None: unknown); what is not given is OpenAI's limit where the model is
+    OpenAI's. `concurrency` is the most requests under way at once. Tokens are counted by
+    tiktoken if it and its vocabulary are on this machine, else estimated at 3 bytes each.
+
+    Requests of all embedders in this process with the same address, model and key share one
+    pace: they wait for what `Retry-After` and `x-ratelimit-*` ask, and slow down on 429.
 
     `timeout` is in seconds: the longest wait for a connection, and for each next piece of
     an answer. A request is tried at most `max_attempts` times; between two attempts it
-    waits as long as the server asks, else for a random time that grows exponentially.
+    waits as long as the server asks, else for a random time that grows exponentially. A 429
+    is no attempt as long as other requests get through, and where none does it is tried four
+    times more (half a minute in all).
 
     One embedder serves any number of threads. It opens its connections when it is first
     used and keeps them until `close`; it is a context manager too.
 
     Raises ConfigurationError if an option cannot work or there is no API key.
     """
-
-    max_texts: int = 2048
-    """The most texts in one request; `embed` takes more and sends several requests."""
-
-    max_tokens: int = 300_000
-    """The most tokens in one request, as `estimate_tokens` counts them."""
 
     _backoff: float = 1.0
     """Upper bound of the first random wait, in seconds; it doubles with each attempt."""
@@ -124,24 +118,64 @@ class OpenAIEmbedder:
         dimensions: int | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
+        api_key_file: str | None = None,
+        api_version: str | None = None,
         headers: Mapping[str, str] | None = None,
+        max_texts: int = _MAX_TEXTS,
+        max_tokens: int = _MAX_TOKENS,
+        max_text_tokens: int | None = None,
+        concurrency: int = _CONCURRENCY,
         timeout: float = _TIMEOUT,
         max_attempts: int = _MAX_ATTEMPTS,
     ) -> None:
-        _check_numbers(dimensions, timeout, max_attempts)
+        _check_at_least_one(
+            dimensions=dimensions,
+            max_texts=max_texts,
+            max_tokens=max_tokens,
+            max_text_tokens=max_text_tokens,
+            concurrency=concurrency,
+            max_attempts=max_attempts,
+        )
+        if timeout <= 0:
+            raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout}")
+        given = {
+            "dimensions": (dimensions, None),
+            "base_url": (base_url, None),
+            "api_key_file": (api_key_file, None),
+            "api_version": (api_version, None),
+            "max_texts": (max_texts, _MAX_TEXTS),
+            "max_tokens": (max_tokens, _MAX_TOKENS),
+            "max_text_tokens": (max_text_tokens, None),
+            "concurrency": (concurrency, _CONCURRENCY),
+            "timeout": (timeout, _TIMEOUT),
+            "max_attempts": (max_attempts, _MAX_ATTEMPTS),
+        }
+        self._options: dict[str, JSON] = {
+            name: value for name, (value, default) in given.items() if value != default
+        }
         self._model = model
-        self._base_url = base_url
         self._url = base_url or os.environ.get("OPENAI_BASE_URL") or _URL
         self._where = f"{model} at {_check_url(self._url)}"
         official = self._url.rstrip("/") == _URL
         self._dimensions = _dimensions_of(model, dimensions, official=official)
-        self._given_dimensions = dimensions
         sent = _sends_dimensions(model, dimensions, official=official)
         self._extra: dict[str, JSON] = {"dimensions": dimensions} if sent else {}
-        self._key = _find_key(api_key, official=official)
+        self._key = _find_key(api_key, api_key_file, official=official)
         self._headers = _check_headers(headers or {})
+        self._query = {"api-version": api_version} if api_version else {}
+        if self._query and self._key:
+            self._headers.setdefault("api-key", self._key)
         self._timeout = timeout
         self._max_attempts = max_attempts
+        self.max_texts = max_texts
+        self.max_tokens = max_tokens
+        known = _MAX_TEXT_TOKENS if model in _DIMENSIONS else None
+        self.max_text_tokens = max_text_tokens or known
+        self.concurrency = concurrency
+        self.count_tokens = counter(model)
+        self.cut = cutter(model)
+        self._limiter = shared_limiter((self._url, model, self._key))
+        self._slots = threading.BoundedSemaphore(concurrency)
         self._lock = threading.Lock()
         self._client: openai.OpenAI | None = None
         self._closed = threading.Event()
@@ -160,14 +194,7 @@ class OpenAIEmbedder:
     @property
     def config(self) -> dict[str, JSON]:
         """The provider, the model and the options that were given; no key, no headers."""
-        options = {"dimensions": self._given_dimensions, "base_url": self._base_url}
-        given = {name: value for name, value in options.items() if value is not None}
-        config: dict[str, JSON] = {"provider": "openai", "model": self._model, **given}
-        if self._timeout != _TIMEOUT:
-            config["timeout"] = self._timeout
-        if self._max_attempts != _MAX_ATTEMPTS:
-            config["max_attempts"] = self._max_attempts
-        return config
+        return {"provider": "openai", "model": self._model, **self._options}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r}, dimensions={self._dimensions})"
@@ -193,64 +220,91 @@ class OpenAIEmbedder:
     def embed(self, texts: Sequence[str]) -> FloatMatrix:
         """Return the vectors of `texts` in order: float32, shape (len(texts), dimensions).
 
-        More than `max_texts` texts or `max_tokens` tokens go in several requests.
+        More than `max_texts` texts or `max_tokens` tokens go in several requests, `concurrency`
+        of them at once; a request that the server refuses as too large goes again in halves.
+        If one fails, so does the call; `embed_request` is for those who want to keep the rest.
 
         Raises EmbedderUnavailable if the server does not answer even after all attempts,
         EmbedderRefused if somebody must act (key, model, quota), InputRejected if the
-        server refuses these texts, InvalidEmbeddings if its answer has a wrong number of
-        vectors, a wrong dimension or a value that is not finite.
+        server refuses these texts (InputTooLong if it is for a single text's length),
+        InvalidEmbeddings if its answer has a wrong number of vectors, a wrong dimension or a
+        value that is not finite.
         """
         if isinstance(texts, str):
             raise TypeError("embed takes a sequence of texts, not a single text")
+        requests = [texts[cut] for cut in pack(texts, limits_of(self))]
+        if len(requests) == 1:
+            return self._embed_or_halve(requests[0])
+        if not requests:
+            return np.empty((0, self._dimensions), dtype=np.float32)
+        with ThreadPoolExecutor(min(self.concurrency, len(requests))) as threads:
+            calls = [threads.submit(self._embed_or_halve, request) for request in requests]
+            try:
+                return np.concatenate([call.result() for call in calls])
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _embed_or_halve(self, texts: Sequence[str]) -> FloatMatrix:
         try:
-            requests = list(_pack(texts, self.max_texts, self.max_tokens))
-        except UnicodeEncodeError as error:
-            raise InputRejected(
-                f"a text cannot be encoded as UTF-8: {error.reason} at character {error.start}"
-            ) from None
-        parts = [self._embed_request(texts[request]) for request in requests]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate([np.empty((0, self._dimensions), dtype=np.float32), *parts])
+            return self.embed_request(texts)
+        except InputTooLong:
+            if len(texts) == 1:
+                raise
+        middle = len(texts) // 2
+        return np.concatenate(
+            [self._embed_or_halve(texts[:middle]), self._embed_or_halve(texts[middle:])]
+        )
 
     # One request and its attempts
 
-    def _embed_request(self, texts: Sequence[str]) -> FloatMatrix:
+    def embed_request(self, texts: Sequence[str]) -> FloatMatrix:
+        """Send one request, whatever its size, again if need be; return its vectors as `embed`.
+
+        Raises what `embed` raises, InputTooLong also if the texts are too many at once.
+        """
+        _check_unicode(texts)
+        attempts = _Attempts(self._limiter, self._closed, self._max_attempts, self._backoff)
         retrying = Retrying(
             retry=retry_if_exception_type(EmbedderUnavailable),
-            stop=self._gives_up,
-            wait=self._wait,
+            stop=attempts.give_up,
+            wait=attempts.wait,
             sleep=self._pause,
             reraise=True,
         )
         try:
             return retrying(self._attempt, list(texts))
         except EmbedderUnavailable as failure:
-            tried = retrying.statistics["attempt_number"]
             raise EmbedderUnavailable(
-                f"{failure} (attempt {tried} of {self._max_attempts})", failure.retry_after
+                f"{failure} ({attempts})",
+                failure.retry_after,
             ) from None
 
     def _attempt(self, texts: list[str]) -> FloatMatrix:
-        vectors = _vectors(self._post(texts), len(texts), self._where)
+        tokens = sum(map(self.count_tokens, texts))
+        self._check_open()
+        self._wait_for_turn(tokens)
+        with self._slots:
+            body = self._post(texts, tokens)
+        vectors = answers.vectors(body, len(texts), self._where)
         return as_matrix(vectors, len(texts), self._dimensions)
 
-    def _gives_up(self, state: RetryCallState) -> bool:
-        # A server that asks for a longer wait than we make is not asked again too early:
-        # the caller learns the time from the exception.
-        return (
-            state.attempt_number >= self._max_attempts
-            or _asked_wait(state) > _LONGEST_WAIT
-            or self._closed.is_set()
-        )
+    def _wait_for_turn(self, tokens: int) -> None:
+        """Wait for our place in the pace of all, and again if all were told to wait meanwhile."""
+        waiting = self._limiter.reserve(tokens)
+        while waiting > 0:
+            if waiting > _LONGEST_WAIT or self._closed.is_set():
+                self._limiter.failed(tokens)
+                self._check_open()
+                raise EmbedderUnavailable(
+                    f"{self._where}: the provider's limits allow no request for {waiting:.0f} s",
+                    waiting,
+                )
+            pauses = self._limiter.pauses
+            self._pause(waiting)
+            waiting = 0.0 if self._limiter.pauses == pauses else self._limiter.reserve_again()
 
-    def _wait(self, state: RetryCallState) -> float:
-        # The random part comes on top, so that threads that were told the same time do
-        # not all come back at once.
-        backoff = wait_random_exponential(multiplier=self._backoff, max=_LONGEST_WAIT)(state)
-        return min(_asked_wait(state) + backoff, _LONGEST_WAIT)
-
-    def _post(self, texts: list[str]) -> bytes:
+    def _post(self, texts: list[str], tokens: int) -> bytes:
         """Send one request and return the body of the answer."""
         client = self._connect()
         import openai  # noqa: PLC0415 - 0.4 s that only those pay who embed
@@ -268,18 +322,35 @@ class OpenAIEmbedder:
         # `from None`: the client's exceptions quote the server, which may quote the key or
         # the texts.
         except openai.APIStatusError as error:
-            raise _status_failure(error, self._message(error, texts)) from None
+            self._fail(error, texts, tokens)
         except openai.APITimeoutError:
+            self._limiter.failed(tokens)
             raise EmbedderUnavailable(
                 f"{self._where}: no answer within {self._timeout:g} s"
             ) from None
         except openai.APIConnectionError as error:
-            raise EmbedderUnavailable(f"{self._where}: {_reason(error)}") from None
+            self._limiter.failed(tokens)
+            raise EmbedderUnavailable(f"{self._where}: {answers.reason(error)}") from None
         except RuntimeError:
             # Closed by another thread since `_connect`, if it is that.
             self._check_open()
             raise
+        self._limiter.passed(tokens, answer.headers)
         return answer.http_response.content
+
+    def _fail(self, error: openai.APIStatusError, texts: list[str], tokens: int) -> NoReturn:
+        """Tell the limiter of an answer that is an error, and raise what it stands for."""
+        failure = answers.status_failure(error, self._message(error, texts))
+        headers = error.response.headers
+        if not isinstance(failure, EmbedderUnavailable):
+            self._limiter.passed(tokens, headers)
+        elif error.status_code == _TOO_MANY_REQUESTS:
+            self._limiter.refused(tokens, headers, failure.retry_after)
+            raise _PacedError(str(failure), failure.retry_after) from None
+        else:
+            self._limiter.failed(tokens)
+            self._limiter.pause(failure.retry_after or 0.0)
+        raise failure from None
 
     def _connect(self) -> openai.OpenAI:
         with self._lock:
@@ -292,6 +363,7 @@ class OpenAIEmbedder:
                     api_key=self._key or "none",
                     base_url=self._url,
                     default_headers=self._headers,
+                    default_query=self._query,
                     timeout=self._timeout,
                     max_retries=0,
                 )
@@ -304,22 +376,87 @@ class OpenAIEmbedder:
     def _message(self, error: openai.APIStatusError, texts: Sequence[str]) -> str:
         """Return one line with what the server said, without secrets and texts."""
         secrets = [self._key or "", *self._headers.values()]
-        said = _one_line(_said(error.body)[: 4 * _MESSAGE])
-        said = _hide(said, secrets, _SECRET_RUN)
-        said = _hide(said, [_one_line(text) for text in texts], _TEXT_RUN)[:_MESSAGE]
+        said = one_line(answers.said(error.body)[: 4 * _MESSAGE])
+        said = hide(said, secrets, _SECRET_RUN)
+        said = hide(said, [one_line(text) for text in texts], _TEXT_RUN)[:_MESSAGE]
         return f"{self._where}: {error.status_code} {said or error.response.reason_phrase}"
+
+
+class _PacedError(EmbedderUnavailable):
+    """A 429: the limiter knows of it and sets the pace."""
+
+
+class _Attempts:
+    """The attempts of one request: how long to wait for the next, and when there is none."""
+
+    def __init__(
+        self, limiter: Limiter, closed: threading.Event, most: int, backoff: float
+    ) -> None:
+        self.number = 0
+        self.most = most
+        self._limiter = limiter
+        self._closed = closed
+        self._backoff = backoff
+        self._successes = limiter.successes
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of {max(self.number, self.most)}"
+
+    def give_up(self, state: RetryCallState) -> bool:
+        """Tell whether the failure of `state` was the last attempt.
+
+        A server that asks for a longer wait than we make is not asked again too early: the
+        caller learns the time from the exception.
+        """
+        before, self._successes = self._successes, self._limiter.successes
+        paced = isinstance(_failure(state), _PacedError)
+        crowded = paced and self._successes > before
+        self.number = 1 if crowded else self.number + 1
+        most = self.most + (_PACED_ATTEMPTS if paced and self.most > 1 else 0)
+        return (
+            (self.number >= most and not crowded)
+            or _asked_wait(state) > _LONGEST_WAIT
+            or self._closed.is_set()
+        )
+
+    def wait(self, state: RetryCallState) -> float:
+        """Return the seconds until the next attempt.
+
+        The random part comes on top, so that threads that were told the same time do not all
+        come back at once.
+        """
+        part = _PACED_WAIT if isinstance(_failure(state), _PacedError) else 1.0
+        most = min(part * self._backoff * 2.0 ** (self.number - 1), _LONGEST_WAIT)
+        spread = uniform(0, most)  # noqa: S311 - not a secret
+        return min(_asked_wait(state) + spread, _LONGEST_WAIT)
+
+
+def _failure(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
+
+
+def _asked_wait(state: RetryCallState) -> float:
+    return getattr(_failure(state), "retry_after", None) or 0.0
+
+
+def _check_unicode(texts: Sequence[str]) -> None:
+    """Raise InputRejected if a text holds half a surrogate pair, which no request can carry."""
+    for text in texts:
+        try:
+            text.isascii() or text.encode()
+        except UnicodeEncodeError as error:
+            raise InputRejected(
+                f"a text cannot be encoded as UTF-8: {error.reason} at character {error.start}"
+            ) from None
 
 
 # Options, checked without a connection
 
 
-def _check_numbers(dimensions: int | None, timeout: float, max_attempts: int) -> None:
-    if dimensions is not None and dimensions < 1:
-        raise ConfigurationError(f"dimensions must be at least 1, not {dimensions}")
-    if timeout <= 0:
-        raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout}")
-    if max_attempts < 1:
-        raise ConfigurationError(f"max_attempts must be at least 1, not {max_attempts}")
+def _check_at_least_one(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name} must be at least 1, not {value}")
 
 
 def _check_url(url: str) -> str:
@@ -356,14 +493,28 @@ def _sends_dimensions(model: str, given: int | None, *, official: bool) -> bool:
     return given is not None and model != _FIXED and (official or model in _DIMENSIONS)
 
 
-def _find_key(given: str | None, *, official: bool) -> str | None:
-    """Return the key from the argument, else from the environment, without blanks around."""
-    key = (given or os.environ.get("OPENAI_API_KEY") or "").strip()
+def _find_key(given: str | None, path: str | None, *, official: bool) -> str | None:
+    """Return the key from the arguments, else from the environment, without blanks around."""
+    key = given or (path and _read_key(path)) or os.environ.get("OPENAI_API_KEY") or ""
+    if not key and (named := os.environ.get("OPENAI_API_KEY_FILE")):
+        key = _read_key(named)
+    key = key.strip()
     if not key and official:
-        raise ConfigurationError("no API key for OpenAI: set OPENAI_API_KEY or pass api_key=")
+        raise ConfigurationError(
+            "no API key for OpenAI: set OPENAI_API_KEY or OPENAI_API_KEY_FILE, or pass api_key= "
+            "or api_key_file="
+        )
     if not _fits_header(key):
         raise ConfigurationError("the API key holds a blank or a character that no key has")
     return key or None
+
+
+def _read_key(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigurationError(f"cannot read the API key from {path}: {what}") from None
 
 
 def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -376,169 +527,3 @@ def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _fits_header(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
-
-
-# Requests
-
-
-def estimate_tokens(text: str) -> int:
-    """Return an estimate of the tokens of `text`: a third of its UTF-8 bytes, rounded up.
-
-    That is more than English has (about 4 bytes a token), but not an upper bound: emoji
-    and rare scripts can have more tokens.
-    """
-    return -(-len(text.encode()) // 3)
-
-
-def _pack(texts: Sequence[str], max_texts: int, max_tokens: int) -> Iterator[slice]:
-    """Cut `texts` into the fewest runs that keep both limits; a text over them goes alone."""
-    start = tokens = 0
-    for position, text in enumerate(texts):
-        size = estimate_tokens(text)
-        full = position - start == max_texts or tokens + size > max_tokens
-        if full and position > start:
-            yield slice(start, position)
-            start, tokens = position, 0
-        tokens += size
-    if len(texts) > start:
-        yield slice(start, len(texts))
-
-
-# Answers
-
-
-def _vectors(body: bytes, texts: int, where: str) -> list[ArrayLike]:
-    """Return the vectors of an answer in the order of their `index`."""
-    try:
-        # json.loads takes 4 ms for 1,000 vectors of 1,536 dimensions, this 0.8.
-        answer = from_json(body)
-    except ValueError as error:
-        # Cut off on the way, or the page of a proxy: the next attempt may do better.
-        raise EmbedderUnavailable(
-            f"{where}: the answer is not JSON ({error}); check base_url if this stays so"
-        ) from None
-    try:
-        items = answer["data"]
-        check_count(len(items), texts)
-        return _in_order(items)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise InvalidEmbeddings(
-            f"{where}: expected data with index and embedding, got something else: {error!r:.80}"
-        ) from None
-
-
-def _in_order(items: Sequence[Any]) -> list[ArrayLike]:
-    rows: list[ArrayLike | None] = [None] * len(items)
-    for position, item in enumerate(items):
-        index = item.get("index", position)
-        if index not in range(len(items)) or rows[index] is not None:
-            raise InvalidEmbeddings(
-                f"expected each index from 0 to {len(items) - 1} once, got {index!r:.20} "
-                f"in vector {position}"
-            )
-        rows[index] = _row(item["embedding"])
-    return cast("list[ArrayLike]", rows)
-
-
-def _row(embedding: str | list[float]) -> ArrayLike:
-    # Some servers answer in lists of floats whatever they are asked for.
-    if isinstance(embedding, str):
-        return np.frombuffer(a2b_base64(embedding), dtype="<f4")
-    return embedding
-
-
-# Failures
-
-
-def _status_failure(error: openai.APIStatusError, message: str) -> EmbedderError:
-    """Return the exception that an answer of status 4xx or 5xx stands for."""
-    status = error.status_code
-    remedy = _REMEDIES_BY_CODE.get(str(error.code)) or _REMEDIES_BY_CODE.get(str(error.type))
-    if remedy:
-        return EmbedderRefused(f"{message}; {remedy}")
-    if status in _TRANSIENT or status >= _SERVER_ERROR:
-        return EmbedderUnavailable(message, _retry_after(error.response.headers, time.time()))
-    if status in _REJECTED:
-        return InputRejected(message)
-    return EmbedderRefused(f"{message}; {_REMEDIES_BY_STATUS.get(status, _ELSE)}")
-
-
-def _said(body: object) -> str:
-    """Return the message in the body of an error, in the forms that servers are known for."""
-    match body:
-        case {"message": str(text)} | {"msg": str(text)}:
-            return text
-        case {"error": inner} | {"detail": inner} | [inner, *_]:
-            return _said(inner)
-        case str() if not body.lstrip().startswith("<"):  # the page of a proxy
-            return body
-        case _:
-            return ""
-
-
-def _reason(error: openai.APIConnectionError) -> str:
-    # The client says "Connection error."; what happened is in the cause.
-    cause = error.__cause__
-    return f"{type(cause).__name__}: {cause}" if cause else str(error)
-
-
-def _retry_after(headers: Mapping[str, str], clock: float) -> float | None:
-    """Return the seconds that `headers` ask us to wait, if they do.
-
-    A date is compared with the server's own, if it sent one: our clock may be off.
-    """
-    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        try:
-            seconds = float(headers.get(name, "")) / unit
-        except ValueError:
-            continue
-        if 0 <= seconds < float("inf"):
-            return seconds
-    until = _http_date(headers.get("retry-after", ""))
-    now = _http_date(headers.get("date", "")) or clock
-    return None if until is None else max(0.0, until - now)
-
-
-def _http_date(text: str) -> float | None:
-    try:
-        parsed = parsedate(text)
-        return None if parsed is None else float(timegm(parsed))
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-
-
-def _asked_wait(state: RetryCallState) -> float:
-    failure = state.outcome and state.outcome.exception()
-    return getattr(failure, "retry_after", None) or 0.0
-
-
-# What a message must not show
-
-
-def _hide(message: str, hidden: Sequence[str], run: int) -> str:
-    """Put an ellipsis for all of `hidden` in `message`.
-
-    That is for every stretch of `run` or more characters that occurs in one of them, since
-    servers quote in part, and for the shorter ones where they stand as words.
-    """
-    marks = bytearray(len(message))
-    for start, stop in _found(message, hidden, run):
-        marks[start:stop] = bytes([1]) * (stop - start)
-    groups = groupby(zip(marks, message, strict=True), key=itemgetter(0))
-    return "".join("…" if mark else "".join(c for _, c in group) for mark, group in groups)
-
-
-def _found(message: str, hidden: Sequence[str], run: int) -> Iterator[tuple[int, int]]:
-    everything = "\0".join(hidden)
-    for start in range(len(message) - run + 1):
-        if message[start : start + run] in everything:
-            yield start, start + run
-    for short in hidden:
-        if 0 < len(short) < run and short in message:
-            word = rf"(?<!\w){re.escape(short)}(?!\w)"
-            yield from (match.span() for match in re.finditer(word, message))
-
-
-def _one_line(text: str) -> str:
-    # A quoted text may have its line ends written as escapes.
-    return re.sub(r"(?:\s|\\[nrt])+", " ", text).strip()

@@ -1,0 +1,73 @@
+"""What one call of an embedder takes, and texts packed into as few calls as that allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from vectorizer.tokens import Cutter, estimate_tokens
+from vectorizer.types import Embedder
+
+__all__ = ["Limits", "limits_of", "pack"]
+
+# For embedders that name no limit: enough to fill any model, and memory stays bounded.
+_MAX_TEXTS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of an embedder; see `vectorizer.types.Embedder` for where they come from.
+
+    max_texts, max_tokens: of one call. max_text_tokens: of one text.
+    concurrency: calls that may be under way at once.
+    count: tokens of a text; cut: pieces of a text of at most so many tokens.
+    """
+
+    max_texts: int = _MAX_TEXTS
+    max_tokens: int | None = None
+    max_text_tokens: int | None = None
+    concurrency: int = 1
+    count: Callable[[str], int] = estimate_tokens
+    cut: Cutter | None = None
+
+    def pieces(self, text: str, reserve: int = 0) -> list[str]:
+        """Cut a text so that each piece and `reserve` tokens fit; not if the limit is unknown."""
+        if self.max_text_tokens is None or self.cut is None:
+            return [text]
+        return self.cut(text, max(self.max_text_tokens - reserve, 1))
+
+    def fits(self, text: str) -> bool:
+        """Whether a text is short enough, as far as we know."""
+        return len(self.pieces(text)) == 1
+
+
+def limits_of(embedder: Embedder) -> Limits:
+    """Return the limits that an embedder names, and our own where it names none."""
+    named = {
+        name: value
+        for name, attribute in (
+            ("max_texts", "max_texts"),
+            ("max_tokens", "max_tokens"),
+            ("max_text_tokens", "max_text_tokens"),
+            ("concurrency", "concurrency"),
+            ("count", "count_tokens"),
+            ("cut", "cut"),
+        )
+        if (value := getattr(embedder, attribute, None)) is not None
+    }
+    return Limits(**named)
+
+
+def pack(texts: Sequence[str], limits: Limits) -> Iterator[slice]:
+    """Cut `texts` into the fewest runs that keep the limits; a text over them goes alone."""
+    start = tokens = 0
+    most = limits.max_tokens
+    for position, text in enumerate(texts):
+        size = 0 if most is None else limits.count(text)
+        full = position - start == limits.max_texts or (most is not None and tokens + size > most)
+        if full and position > start:
+            yield slice(start, position)
+            start, tokens = position, 0
+        tokens += size
+    if len(texts) > start:
+        yield slice(start, len(texts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
@@ -19,6 +19,7 @@ __all__ = [
     "LoadedRow",
     "Outcome",
     "Released",
+    "Spent",
     "Unchanged",
     "count",
 ]
@@ -84,12 +85,16 @@ class LoadedRow:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The row is what its chunks now say; `vectors` holds one for each new chunk."""
+    """The row is what its chunks now say.
+
+    vectors: one for each new chunk; tokens: of all its texts, new and kept.
+    """
 
     row: LoadedRow
     time: int | None
     diff: ChunkDiff = field(default_factory=ChunkDiff)
     vectors: Sequence[bytes] = ()
+    tokens: int = 0
 
     @property
     def chunks(self) -> int:
@@ -110,6 +115,22 @@ class Gone:
 
     row: LoadedRow
     diff: ChunkDiff = field(default_factory=ChunkDiff)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the texts of a batch cost.
+
+    asked: in rows that were new or had changed; sent: to the model, answered or not.
+    vectors: those that were made of them, by the hash of the text, as fields of COPY.
+    """
+
+    requests: int = 0
+    texts_asked: int = 0
+    texts_sent: int = 0
+    tokens_asked: int = 0
+    tokens_sent: int = 0
+    vectors: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +173,14 @@ class Counts:
         return ((name, getattr(self, name)) for name in self.__slots__)
 
 
-def count(outcomes: Sequence[Outcome]) -> Counts:
-    """Count the outcomes of a batch."""
-    counts = Counts(rows=sum(not isinstance(outcome, Released) for outcome in outcomes))
+def count(outcomes: Sequence[Outcome], spent: Spent) -> Counts:
+    """Count the outcomes of a batch, and what they cost."""
+    counts = Counts(
+        rows=len(outcomes),
+        requests=spent.requests,
+        texts=spent.texts_sent,
+        tokens=spent.tokens_sent,
+    )
     for outcome in outcomes:
         match outcome:
             case Done(diff=diff):

@@ -69,6 +69,9 @@ class Options(TypedDict, total=False):
         dimensions.
     on_long_text: whether a text too long for the model is "split" into several, has its end left
         out ("truncate"), or fails its row ("dead-letter").
+    cache: keep vectors by model and text, so that a text that comes back costs nothing.
+    max_tokens_per_day: how many tokens may be sent to the model from one midnight (UTC) to the
+        next; rows beyond that wait, and are captured all the same.
     where: SQL condition over the source's columns; a row that does not meet it is not embedded.
     always: capture what logical replication applies, too.
     """
@@ -84,6 +87,8 @@ class Options(TypedDict, total=False):
     chunk_overlap: int
     vectors: Literal["vector", "halfvec"]
     on_long_text: Literal["split", "truncate", "dead-letter"]
+    cache: bool
+    max_tokens_per_day: int | None
     where: str | None
     always: bool
 
@@ -113,6 +118,8 @@ class Definition(BaseModel):
     chunk_overlap: Annotated[int, Field(ge=0)] = 0
     vectors: Literal["vector", "halfvec"] = "vector"
     on_long_text: Literal["split", "truncate", "dead-letter"] = "split"
+    cache: bool = False
+    max_tokens_per_day: Annotated[int, Field(gt=0)] | None = None
     where: str | None = None
     always: bool = False
 

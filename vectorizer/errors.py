@@ -147,6 +147,10 @@ class EmbedderRefused(EmbedderError):
     """The provider will not serve us until somebody acts: bad key, unknown model."""
 
 
+class BudgetExhausted(VectorizerError):
+    """What may be spent in this run is spent; what is left waits."""
+
+
 class InputRejected(EmbedderError):
     """The provider refused the texts themselves: too long, too many, not allowed."""
 

@@ -47,8 +47,12 @@ class Statements:
     `statements["claim_changes"]` is `sql/queries/claim_changes.sql` for its tables.
     """
 
-    def __init__(self, schema: str, installation: Installation) -> None:
+    def __init__(
+        self, schema: str, installation: Installation, reuse: Relation | None = None
+    ) -> None:
         self._bare_names = _placeholders(schema, installation)
+        if reuse is not None:
+            self._bare_names["reuse"] = relation(reuse)
         self._names = {name: without_placeholders(part) for name, part in self._bare_names.items()}
         self._composed: dict[str, sql.Composed] = {}
 
@@ -151,6 +155,7 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         ),
         "dimensions": sql.Literal(installation.definition.dimensions),
         "vectors": sql.Identifier(installation.definition.vectors),
+        "vectors_send": sql.Identifier(f"{installation.definition.vectors}_send"),
         "names": _names(key),
         "names_desc": _joined(key, lambda k: compose("{} desc", sql.Identifier(k.name))),
         "record": _joined(

@@ -7,8 +7,8 @@ create or replace function {schema}.changes(before jsonb, after jsonb)
 returns table (option text, old jsonb, new jsonb, how text)
 language sql immutable as $$
   select k, before -> k, after -> k,
-    case when k in ('embedder', 'destination', 'on_long_text') then 'noted'
-         when k in ('metadata', 'time_column', 'where', 'always') then 'compared'
+    case when k in ('embedder', 'destination', 'cache', 'max_tokens_per_day') then 'noted'
+         when k in ('metadata', 'time_column', 'where', 'always', 'on_long_text') then 'compared'
          else 'generation' end
   from jsonb_object_keys(before || after) as k
   where before -> k is distinct from after -> k

@@ -50,7 +50,8 @@ begin
       'backfill_eta', case when v.paused_at is null then {schema}.backfill_eta(p) end,
       'warnings', case when source_dropped then '[]' else
         to_jsonb({schema}.log_warnings(v, log_bytes, oldest_change) || {schema}.horizon_warnings()
-          || {schema}.capture_warnings(v)) end);
+          || {schema}.capture_warnings(v) || {schema}.spending_warnings(v)) end,
+      'tokens_today', (select tokens_sent from {schema}.usage u where u.vectorizer = v.id and u.day = {schema}.today()));
   end loop;
 end $$;
 
@@ -145,7 +146,8 @@ select x.* from {schema}.statuses() as s, jsonb_to_record(s) as x(
   name text, source text, destination text, model text, state text, reason text,
   waiting bigint, oldest_change timestamptz, in_flight bigint, retrying bigint, dead_letters bigint,
   backfill_claimed bigint, backfill_total bigint, backfill_done boolean, embeddings bigint, log_bytes bigint,
-  backfill_eta timestamptz, warnings text[], generation integer, serving boolean);
+  backfill_eta timestamptz, warnings text[], generation integer, serving boolean,
+  tokens_today bigint);
 comment on view {schema}.status is 'One row per vectorizer: what waits, what is in flight, what is done, what is wrong.';
 drop function if exists {schema}.list_status();
 

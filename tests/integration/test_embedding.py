@@ -211,8 +211,10 @@ def test_what_was_embedded_before_an_outage_is_kept(posts: Posts) -> None:
     assert posts.embedded == 60
     assert len(posts.server.requests) == 7  # nothing is sent after the refusal
     assert posts.attempts == 0
-    assert posts.vectorizer.process() == 0  # the rest waits as long as the provider asked
+    with pytest.raises(EmbedderUnavailable, match="asked for a pause"):
+        posts.vectorizer.process()  # the rest waits as long as the provider asked
     posts.db.execute("update vectorizer.post_row set available_at = now()")
+    posts.db.execute("delete from vectorizer.provider")
     posts.server.reset()
     with Vectorizer(posts._url, "post", embedder=_calm(posts), chunk_column="body") as again:
         again.run()

@@ -1315,7 +1315,11 @@ def test_retry_after_is_honoured(db: Database, blog: Any) -> None:
     blog.embedder.during = Once(fail)
     with pytest.raises(EmbedderUnavailable):
         blog.run()
-    assert blog.process() == 0
+    with pytest.raises(EmbedderUnavailable, match="asked for a pause") as caught:
+        blog.process()
+    assert caught.value.retry_after > 3500
+    (warning,) = blog.status()["warnings"]
+    assert "asked for a pause until" in warning
     row = "select available_at - now() from vectorizer.blog_row where source_id = 1"
     assert db.value(row) > timedelta(minutes=59)
 

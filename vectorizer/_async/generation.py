@@ -9,11 +9,12 @@ from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.pipeline import AsyncPipeline, Processed
 from vectorizer._async.queue import AsyncQueue
 from vectorizer._async.search import AsyncSearch
+from vectorizer._async.spending import AsyncPurse, AsyncSpending, RunBudget
 from vectorizer._async.store import AsyncStore
 from vectorizer.batch import Batch, Counts, count
 from vectorizer.concurrency import AsyncHeartbeat
 from vectorizer.database_errors import is_data_error
-from vectorizer.definition import Installation
+from vectorizer.definition import Installation, Relation
 from vectorizer.errors import (
     DatabaseError,
     EmbedderRefused,
@@ -39,32 +40,36 @@ class AsyncGeneration:
         installation: Installation,
         embedder: Embedder,
         unwritten: UnwrittenVectors,
+        reuse: Relation | None,
         lease_seconds: float,
     ) -> None:
         self._database = database
         self.installation = installation
         self.queue = AsyncQueue(database, installation, lease_seconds=lease_seconds)
         self.search = AsyncSearch(database, installation, embedder)
+        self._spending = AsyncSpending(database, installation, reuse)
         self._store = AsyncStore(database, installation, self.queue)
         self._pipeline = AsyncPipeline(installation.definition, embedder, unwritten)
 
     async def claim(self, rows: int) -> Batch | None:
         """Take up to `rows` keys; None only if nothing was claimable.
 
-        Raises VectorizerPaused if this generation is paused.
+        Raises VectorizerPaused if this generation is paused, EmbedderUnavailable while its
+        provider has asked for a pause.
         """
         await self._database.require_primary()
         if self.installation.paused_reason is not None:
             raise VectorizerPaused(
                 f"vectorizer {self.installation.name} is paused: {self.installation.paused_reason}"
             )
+        await self._spending.check_hold()
         return await self.queue.claim(rows)
 
-    async def process(self, batch: Batch) -> Counts:
+    async def process(self, batch: Batch, budget: RunBudget | None = None) -> Counts:
         """Load a batch, embed what is new of it, write and ack it; return what was done.
 
-        Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; what could be embedded has
-        been written then, and the rest of the batch given back.
+        Raises EmbedderUnavailable, EmbedderRefused, BudgetExhausted or DatabaseError; what could
+        be embedded has been written then, and the rest of the batch given back.
         """
         try:
             async with AsyncHeartbeat(
@@ -72,7 +77,8 @@ class AsyncGeneration:
             ):
                 with stage("load"):
                     rows, stored = await self._store.load(batch)
-                done = await self._pipeline.process(rows, stored)
+                purse = AsyncPurse(self._spending, batch, budget)
+                done = await self._pipeline.process(rows, stored, purse)
                 with stage("finish"):
                     await self._finish(batch, done)
         except LeaseLost as lost:
@@ -81,6 +87,7 @@ class AsyncGeneration:
             return Counts(rows=batch.size)
         except EmbedderUnavailable as error:
             await self._give_back(batch, error.retry_after or 0.0)
+            await self._spending.hold(error)
             raise
         except EmbedderRefused as error:
             await self._give_back(batch)
@@ -97,14 +104,16 @@ class AsyncGeneration:
         except BaseException:
             await self._give_back(batch)
             raise
-        counts = count(done.outcomes)
-        counts.requests, counts.texts, counts.tokens = done.requests, done.texts, done.tokens
-        return counts
+        return count(done.outcomes, done.spent)
 
     async def _finish(self, batch: Batch, done: Processed) -> None:
         """Write what there is, and only then raise what kept the rest away."""
-        delay = getattr(done.interruption, "retry_after", None) or 0.0
-        await self._store.finish(batch, done.outcomes, release_seconds=delay)
+        await self._store.finish(
+            batch,
+            done.outcomes,
+            release_seconds=done.release_seconds,
+            also=lambda connection: self._spending.record(connection, done.spent),
+        )
         self._pipeline.written(done.outcomes)
         if done.interruption is not None:
             raise done.interruption

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.generation import AsyncGeneration
 from vectorizer._async.schema import AsyncSchema
+from vectorizer._async.spending import RunBudget
 from vectorizer.batch import Counts
 from vectorizer.database_errors import is_conflict, is_drift
-from vectorizer.definition import Definition, Installation
+from vectorizer.definition import Definition, Installation, Relation
 from vectorizer.embedders import create
 from vectorizer.errors import (
     ConfigurationError,
@@ -71,7 +72,7 @@ class AsyncGenerations:
         self._known = []
         self._looked_up_at = float("-inf")
 
-    async def process(self, rows: int) -> Counts | None:
+    async def process(self, rows: int, budget: RunBudget | None = None) -> Counts | None:
         """Process one batch of up to `rows` rows; None only if nothing was claimable.
 
         Errors of the serving generation are raised. Another one that fails leaves its turn to
@@ -80,7 +81,7 @@ class AsyncGenerations:
         failure: VectorizerError | None = None
         for generation in self._in_turn(await self._ready()):
             try:
-                counts = await self._process(generation, rows)
+                counts = await self._process(generation, rows, budget)
             except (EmbedderError, VectorizerPaused) as error:
                 if generation.installation.serving:
                     raise
@@ -98,14 +99,16 @@ class AsyncGenerations:
         first = self._turn % len(generations)
         return [*generations[first:], *generations[:first]]
 
-    async def _process(self, generation: AsyncGeneration, rows: int) -> Counts | None:
+    async def _process(
+        self, generation: AsyncGeneration, rows: int, budget: RunBudget | None
+    ) -> Counts | None:
         counts = None
         with recorded(self._observer, self._name) as record:
             with stage("claim"):
                 batch = await generation.claim(rows)
             if batch is not None:
                 record.claimed(batch)
-                counts = record.finished(await generation.process(batch))
+                counts = record.finished(await generation.process(batch, budget))
         if generation.installation.takes_over:
             await self._take_over(generation, at_once=batch is None)
         return counts
@@ -174,7 +177,10 @@ class AsyncGenerations:
         if not self._known or now - self._looked_up_at > _LOOK_UP_SECONDS:
             installations = await self._schema.generations(self._name)
             check_embedder(installations, self._embedders[0])
-            self._known = [self._kept(one) or self._made(one) for one in installations]
+            self._known = [
+                self._kept(one) or self._made(one, _reusable(one, installations))
+                for one in installations
+            ]
             self._looked_up_at = now
         return self._known
 
@@ -182,12 +188,13 @@ class AsyncGenerations:
         known = (one for one in self._known if one.installation == installation)
         return next(known, None)
 
-    def _made(self, installation: Installation) -> AsyncGeneration:
+    def _made(self, installation: Installation, reuse: Relation | None) -> AsyncGeneration:
         return AsyncGeneration(
             self._database,
             installation,
             self._embedder(installation),
             self._unwritten.setdefault(installation.id, UnwrittenVectors()),
+            reuse,
             self._lease_seconds,
         )
 
@@ -201,6 +208,21 @@ class AsyncGenerations:
 
 def _fits(definition: Definition, embedder: Embedder) -> bool:
     return (definition.model, definition.dimensions) == (embedder.model, embedder.dimensions)
+
+
+def _reusable(wanted: Installation, installations: Sequence[Installation]) -> Relation | None:
+    """Return where vectors of the same model stand already, for a generation that is building."""
+    if not wanted.takes_over:
+        return None
+    for one in installations:
+        same = (one.definition.embedder, one.definition.model, one.definition.dimensions) == (
+            wanted.definition.embedder,
+            wanted.definition.model,
+            wanted.definition.dimensions,
+        )
+        if one is not wanted and same:
+            return one.storage
+    return None
 
 
 def check_embedder(installations: Sequence[Installation], embedder: Embedder) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vectorizer._async.sender import AsyncSender, Sent
-from vectorizer.batch import Done, Failed, Gone, LoadedRow, Outcome, Released, Unchanged
+from vectorizer._async.spending import AsyncPurse
+from vectorizer.batch import Done, Failed, Gone, LoadedRow, Outcome, Released, Spent, Unchanged
 from vectorizer.definition import Definition
 from vectorizer.diff import ChunkDiff, NewChunk, StoredChunk, diff_chunks
 from vectorizer.errors import InputTooLong
@@ -25,18 +26,18 @@ class Processed:
     """What became of each row of a batch, and what it cost.
 
     interruption: why some rows are Released, to be raised when the others are written: None,
-    EmbedderUnavailable, EmbedderRefused, or what the embedder's configuration or import raised.
+    EmbedderUnavailable, EmbedderRefused, BudgetExhausted, or what the embedder's configuration or
+    import raised. release_seconds: how long Released rows are to wait.
     """
 
     outcomes: list[Outcome]
+    spent: Spent
     interruption: Exception | None = None
-    requests: int = 0
-    texts: int = 0
-    tokens: int = 0
+    release_seconds: float = 0.0
 
 
 class AsyncPipeline:
-    """Turns loaded rows into outcomes. Nothing here touches the database.
+    """Turns loaded rows into outcomes. Only the purse touches the database.
 
     unwritten: what this embedder has made and nobody has written; it may outlive the pipeline.
     """
@@ -55,7 +56,10 @@ class AsyncPipeline:
         )
 
     async def process(
-        self, rows: Sequence[LoadedRow], stored: Mapping[int, Sequence[StoredChunk]]
+        self,
+        rows: Sequence[LoadedRow],
+        stored: Mapping[int, Sequence[StoredChunk]],
+        purse: AsyncPurse,
     ) -> Processed:
         """Return what becomes of each row, new chunks embedded.
 
@@ -69,7 +73,7 @@ class AsyncPipeline:
         refused: set[str] = set()
         while True:
             with stage("embed"):
-                sent = await self._send(list(prepared.values()), total)
+                sent = await self._send(list(prepared.values()), total, purse)
             too_long = self._too_long(sent)
             if not too_long:
                 break
@@ -79,12 +83,12 @@ class AsyncPipeline:
                 if _holds(prepared[row.number], too_long):
                     chunks = stored.get(row.number, ())
                     prepared[row.number] = self._prepare(row, chunks, refused)
+        interruption = total.interruption or purse.exhausted
         return Processed(
             [self._settled(outcome, total) for outcome in prepared.values()],
-            total.interruption,
-            total.requests,
-            total.texts,
-            total.tokens,
+            self._spent(list(prepared.values()), total),
+            interruption,
+            max(getattr(interruption, "retry_after", None) or 0.0, purse.release_seconds),
         )
 
     def written(self, outcomes: Sequence[Outcome]) -> None:
@@ -109,35 +113,76 @@ class AsyncPipeline:
             return Failed(
                 row, "the row's time lies outside the years 1582 to 5236 that an id can hold"
             )
-        return Done(row, row.time, diff_chunks(row.key_bytes, row.time, texts, stored))
+        diff = diff_chunks(row.key_bytes, row.time, texts, stored)
+        return Done(row, row.time, diff, tokens=sum(map(self._sender.limits.count, texts)))
 
-    async def _send(self, outcomes: Sequence[Outcome], total: Sent) -> Sent:
+    async def _send(self, outcomes: Sequence[Outcome], total: Sent, purse: AsyncPurse) -> Sent:
         """Embed what is not yet, and add it to `total`; return what was sent now."""
         waiting = [outcome for outcome in outcomes if isinstance(outcome, Done)]
-        self._recall(waiting, total)
+        await self._recall(waiting, total, purse)
         # A row that failed before travels alone, so that it cannot fail others again.
         together = [done for done in waiting if done.row.attempts == 0]
         groups = [together, *([done] for done in waiting if done.row.attempts)]
         seen = total.vectors.keys() | total.rejected.keys()
-        # Equal texts are sent once, whichever rows they belong to.
-        texts = [_unseen(group, seen) for group in groups]
+        texts = await self._affordable(groups, seen, purse)
         sent = await self._sender.send([group for group in texts if group])
         self._remember(waiting, sent)
         total.add(sent)
         return sent
 
-    def _recall(self, waiting: Sequence[Done], total: Sent) -> None:
-        for chunk in _new(waiting):
-            if vector := self._unwritten.get(chunk.content_hash):
-                total.vectors[chunk.text] = vector
+    async def _recall(self, waiting: Sequence[Done], total: Sent, purse: AsyncPurse) -> None:
+        """Add the vectors of texts that were embedded before."""
+        texts = {
+            chunk.content_hash: chunk.text
+            for chunk in _new(waiting)
+            if chunk.text not in total.vectors
+        }
+        found = {content: vector for content in texts if (vector := self._unwritten.get(content))}
+        found |= await purse.known([content for content in texts if content not in found])
+        total.vectors |= {texts[content]: vector for content, vector in found.items()}
 
     def _remember(self, waiting: Sequence[Done], sent: Sent) -> None:
-        self._unwritten.add(
-            {
-                chunk.content_hash: sent.vectors[chunk.text]
-                for chunk in _new(waiting)
-                if chunk.text in sent.vectors
-            }
+        made = {
+            chunk.content_hash: sent.vectors[chunk.text]
+            for chunk in _new(waiting)
+            if chunk.text in sent.vectors
+        }
+        self._unwritten.add(made)
+        sent.made.update(made)
+
+    async def _affordable(
+        self, groups: Sequence[Sequence[Done]], seen: set[str], purse: AsyncPurse
+    ) -> list[list[str]]:
+        """Return the texts to send, each once: of as many rows as the budget allows."""
+        # Equal texts are sent once, whichever rows they belong to.
+        texts = [[_unseen([done], seen) for done in group] for group in groups]
+        if purse.limited:
+            await self._cut_to_budget(texts, purse)
+        return [[text for row in group for text in row] for group in texts]
+
+    async def _cut_to_budget(self, texts: list[list[list[str]]], purse: AsyncPurse) -> None:
+        costs = [[sum(map(self._sender.limits.count, row)) for row in group] for group in texts]
+        wanted = sum(map(sum, costs))
+        left = await purse.take(wanted) if wanted else 0
+        if left == wanted:
+            return
+        for group, prices in zip(texts, costs, strict=True):
+            for position, price in enumerate(prices):
+                if price <= left:
+                    left -= price
+                else:
+                    group[position] = []
+        await purse.give_back(left)
+
+    def _spent(self, outcomes: Sequence[Outcome], sent: Sent) -> Spent:
+        done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+        return Spent(
+            requests=sent.requests,
+            texts_asked=sum(outcome.chunks for outcome in done),
+            texts_sent=sent.texts,
+            tokens_asked=sum(outcome.tokens for outcome in done),
+            tokens_sent=sent.tokens,
+            vectors=sent.made,
         )
 
     def _too_long(self, sent: Sent) -> set[str]:

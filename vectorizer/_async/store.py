@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -85,16 +85,22 @@ class AsyncStore:
         return chunks
 
     async def finish(
-        self, batch: Batch, outcomes: Sequence[Outcome], *, release_seconds: float = 0.0
+        self,
+        batch: Batch,
+        outcomes: Sequence[Outcome],
+        *,
+        release_seconds: float = 0.0,
+        also: Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]] | None = None,
     ) -> None:
         """Write what became of the batch and end its lease, all in one transaction.
 
         release_seconds: how long nobody is to claim the rows that are Released.
+        also: what else belongs into that transaction, at its end.
 
         Raises LeaseLost, and writes nothing, if the batch is not ours any more.
         """
         if self._partitions is None:
-            await self._finish(batch, outcomes, release_seconds)
+            await self._finish(batch, outcomes, release_seconds, also)
         else:
             times = [
                 outcome.time
@@ -102,11 +108,15 @@ class AsyncStore:
                 if isinstance(outcome, Done) and outcome.time is not None and outcome.chunks
             ]
             await self._partitions.write(
-                times, lambda: self._finish(batch, outcomes, release_seconds)
+                times, lambda: self._finish(batch, outcomes, release_seconds, also)
             )
 
     async def _finish(
-        self, batch: Batch, outcomes: Sequence[Outcome], release_seconds: float
+        self,
+        batch: Batch,
+        outcomes: Sequence[Outcome],
+        release_seconds: float,
+        also: Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]] | None,
     ) -> None:
         written = [outcome for outcome in outcomes if isinstance(outcome, (Done, Gone))]
         async with self._database.transaction(pinned_plans=True) as connection:
@@ -137,6 +147,8 @@ class AsyncStore:
                     else None
                 ),
             )
+            if also is not None:
+                await also(connection)
 
     async def _delete(
         self, connection: psycopg.AsyncConnection[Any], stale: Sequence[StoredChunk]

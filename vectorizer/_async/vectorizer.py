@@ -11,6 +11,7 @@ from typing_extensions import Self, Unpack
 from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.generations import AsyncGenerations, check_embedder
 from vectorizer._async.schema import AsyncSchema
+from vectorizer._async.spending import RunBudget
 from vectorizer._async.upkeep import AsyncUpkeep
 from vectorizer._async.verify import AsyncVerifier
 from vectorizer.batch import Counts
@@ -216,20 +217,28 @@ class AsyncVectorizer:
         counts = await self._process()
         return 0 if counts is None else counts.rows
 
-    async def run(self, progress: Callable[[Counts], None] | None = None) -> Counts:
+    async def run(
+        self,
+        progress: Callable[[Counts], None] | None = None,
+        *,
+        max_tokens: int | None = None,
+    ) -> Counts:
         """Drain the queue and the backfill; return what was done.
 
         Waits for batches that other workers hold, and takes them over when such a worker has
-        vanished. `progress` is called after each batch with the counts so far.
+        vanished. `progress` is called after each batch with the counts so far. With `max_tokens`
+        no more than so many are sent to the model.
 
         Raises EmbedderUnavailable if the provider does not answer (the rows wait, no attempt
         is counted), EmbedderRefused if it will not (the vectorizer is paused with the reason),
-        VectorizerPaused if it is paused.
+        VectorizerPaused if it is paused, BudgetExhausted when `max_tokens` are sent and there
+        is more to do.
         """
         self._generations.forget()  # somebody may have changed the installation since
         self._upkeep = AsyncUpkeep(self._database)
         total = Counts()
-        while (turn := await self.turn()) is not None:
+        budget = None if max_tokens is None else RunBudget(max_tokens)
+        while (turn := await self.turn(budget)) is not None:
             if isinstance(turn, Counts):
                 total.add(turn)
                 if progress is not None:
@@ -238,15 +247,17 @@ class AsyncVectorizer:
                 await sleep_async(turn)
         return total
 
-    async def turn(self) -> Counts | float | None:
+    async def turn(self, budget: RunBudget | None = None) -> Counts | float | None:
         """Take one turn of a drain: one batch, and whatever upkeep is due.
+
+        budget: what this drain may still send to the model.
 
         Returns what was done; the number of seconds after which another turn makes sense, while
         other workers hold all that is left; or None if nothing is left. Raises as `run` does.
         """
         await self._generations.check()
         await self._upkeep.look([self.name])
-        counts = await self._process()
+        counts = await self._process(budget)
         if counts is not None:
             return counts
         seconds = await self._generations.in_flight_seconds()
@@ -344,9 +355,9 @@ class AsyncVectorizer:
         self._generations.forget()
         await self._schema.drop_generation(self.name, generation)
 
-    async def _process(self) -> Counts | None:
+    async def _process(self, budget: RunBudget | None = None) -> Counts | None:
         try:
-            return await self._generations.process(self._batch_size)
+            return await self._generations.process(self._batch_size, budget)
         except VectorizerPaused:
             self._generations.forget()  # it may be resumed by the next time
             raise
@@ -356,7 +367,7 @@ class AsyncVectorizer:
         # The source was changed under us: look its names up again.
         self._generations.forget()
         try:
-            return await self._generations.process(self._batch_size)
+            return await self._generations.process(self._batch_size, budget)
         except (DatabaseError, SourceError) as error:
             if isinstance(error, DatabaseError) and not is_drift(error):
                 raise

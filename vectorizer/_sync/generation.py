@@ -10,11 +10,12 @@ from vectorizer._sync.database import Database
 from vectorizer._sync.pipeline import Pipeline, Processed
 from vectorizer._sync.queue import Queue
 from vectorizer._sync.search import Search
+from vectorizer._sync.spending import Purse, RunBudget, Spending
 from vectorizer._sync.store import Store
 from vectorizer.batch import Batch, Counts, count
 from vectorizer.concurrency import Heartbeat
 from vectorizer.database_errors import is_data_error
-from vectorizer.definition import Installation
+from vectorizer.definition import Installation, Relation
 from vectorizer.errors import (
     DatabaseError,
     EmbedderRefused,
@@ -40,38 +41,43 @@ class Generation:
         installation: Installation,
         embedder: Embedder,
         unwritten: UnwrittenVectors,
+        reuse: Relation | None,
         lease_seconds: float,
     ) -> None:
         self._database = database
         self.installation = installation
         self.queue = Queue(database, installation, lease_seconds=lease_seconds)
         self.search = Search(database, installation, embedder)
+        self._spending = Spending(database, installation, reuse)
         self._store = Store(database, installation, self.queue)
         self._pipeline = Pipeline(installation.definition, embedder, unwritten)
 
     def claim(self, rows: int) -> Batch | None:
         """Take up to `rows` keys; None only if nothing was claimable.
 
-        Raises VectorizerPaused if this generation is paused.
+        Raises VectorizerPaused if this generation is paused, EmbedderUnavailable while its
+        provider has asked for a pause.
         """
         self._database.require_primary()
         if self.installation.paused_reason is not None:
             raise VectorizerPaused(
                 f"vectorizer {self.installation.name} is paused: {self.installation.paused_reason}"
             )
+        self._spending.check_hold()
         return self.queue.claim(rows)
 
-    def process(self, batch: Batch) -> Counts:
+    def process(self, batch: Batch, budget: RunBudget | None = None) -> Counts:
         """Load a batch, embed what is new of it, write and ack it; return what was done.
 
-        Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; what could be embedded has
-        been written then, and the rest of the batch given back.
+        Raises EmbedderUnavailable, EmbedderRefused, BudgetExhausted or DatabaseError; what could
+        be embedded has been written then, and the rest of the batch given back.
         """
         try:
             with Heartbeat(lambda: self.queue.extend(batch), self.queue.lease_seconds / 3):
                 with stage("load"):
                     rows, stored = self._store.load(batch)
-                done = self._pipeline.process(rows, stored)
+                purse = Purse(self._spending, batch, budget)
+                done = self._pipeline.process(rows, stored, purse)
                 with stage("finish"):
                     self._finish(batch, done)
         except LeaseLost as lost:
@@ -80,6 +86,7 @@ class Generation:
             return Counts(rows=batch.size)
         except EmbedderUnavailable as error:
             self._give_back(batch, error.retry_after or 0.0)
+            self._spending.hold(error)
             raise
         except EmbedderRefused as error:
             self._give_back(batch)
@@ -96,14 +103,16 @@ class Generation:
         except BaseException:
             self._give_back(batch)
             raise
-        counts = count(done.outcomes)
-        counts.requests, counts.texts, counts.tokens = done.requests, done.texts, done.tokens
-        return counts
+        return count(done.outcomes, done.spent)
 
     def _finish(self, batch: Batch, done: Processed) -> None:
         """Write what there is, and only then raise what kept the rest away."""
-        delay = getattr(done.interruption, "retry_after", None) or 0.0
-        self._store.finish(batch, done.outcomes, release_seconds=delay)
+        self._store.finish(
+            batch,
+            done.outcomes,
+            release_seconds=done.release_seconds,
+            also=lambda connection: self._spending.record(connection, done.spent),
+        )
         self._pipeline.written(done.outcomes)
         if done.interruption is not None:
             raise done.interruption

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from vectorizer._sync.database import Database
 from vectorizer._sync.generation import Generation
 from vectorizer._sync.schema import Schema
+from vectorizer._sync.spending import RunBudget
 from vectorizer.batch import Counts
 from vectorizer.database_errors import is_conflict, is_drift
-from vectorizer.definition import Definition, Installation
+from vectorizer.definition import Definition, Installation, Relation
 from vectorizer.embedders import create
 from vectorizer.errors import (
     ConfigurationError,
@@ -72,7 +73,7 @@ class Generations:
         self._known = []
         self._looked_up_at = float("-inf")
 
-    def process(self, rows: int) -> Counts | None:
+    def process(self, rows: int, budget: RunBudget | None = None) -> Counts | None:
         """Process one batch of up to `rows` rows; None only if nothing was claimable.
 
         Errors of the serving generation are raised. Another one that fails leaves its turn to
@@ -81,7 +82,7 @@ class Generations:
         failure: VectorizerError | None = None
         for generation in self._in_turn(self._ready()):
             try:
-                counts = self._process(generation, rows)
+                counts = self._process(generation, rows, budget)
             except (EmbedderError, VectorizerPaused) as error:
                 if generation.installation.serving:
                     raise
@@ -99,14 +100,16 @@ class Generations:
         first = self._turn % len(generations)
         return [*generations[first:], *generations[:first]]
 
-    def _process(self, generation: Generation, rows: int) -> Counts | None:
+    def _process(
+        self, generation: Generation, rows: int, budget: RunBudget | None
+    ) -> Counts | None:
         counts = None
         with recorded(self._observer, self._name) as record:
             with stage("claim"):
                 batch = generation.claim(rows)
             if batch is not None:
                 record.claimed(batch)
-                counts = record.finished(generation.process(batch))
+                counts = record.finished(generation.process(batch, budget))
         if generation.installation.takes_over:
             self._take_over(generation, at_once=batch is None)
         return counts
@@ -175,7 +178,10 @@ class Generations:
         if not self._known or now - self._looked_up_at > _LOOK_UP_SECONDS:
             installations = self._schema.generations(self._name)
             check_embedder(installations, self._embedders[0])
-            self._known = [self._kept(one) or self._made(one) for one in installations]
+            self._known = [
+                self._kept(one) or self._made(one, _reusable(one, installations))
+                for one in installations
+            ]
             self._looked_up_at = now
         return self._known
 
@@ -183,12 +189,13 @@ class Generations:
         known = (one for one in self._known if one.installation == installation)
         return next(known, None)
 
-    def _made(self, installation: Installation) -> Generation:
+    def _made(self, installation: Installation, reuse: Relation | None) -> Generation:
         return Generation(
             self._database,
             installation,
             self._embedder(installation),
             self._unwritten.setdefault(installation.id, UnwrittenVectors()),
+            reuse,
             self._lease_seconds,
         )
 
@@ -202,6 +209,21 @@ class Generations:
 
 def _fits(definition: Definition, embedder: Embedder) -> bool:
     return (definition.model, definition.dimensions) == (embedder.model, embedder.dimensions)
+
+
+def _reusable(wanted: Installation, installations: Sequence[Installation]) -> Relation | None:
+    """Return where vectors of the same model stand already, for a generation that is building."""
+    if not wanted.takes_over:
+        return None
+    for one in installations:
+        same = (one.definition.embedder, one.definition.model, one.definition.dimensions) == (
+            wanted.definition.embedder,
+            wanted.definition.model,
+            wanted.definition.dimensions,
+        )
+        if one is not wanted and same:
+            return one.storage
+    return None
 
 
 def check_embedder(installations: Sequence[Installation], embedder: Embedder) -> None:

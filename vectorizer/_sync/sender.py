@@ -39,12 +39,14 @@ class Sent:
     """What came of some texts; one that is in neither mapping was not answered.
 
     vectors: by text, each packed as a field of COPY. rejected: why the model did not take a text.
+    made: of the vectors those that were sent for, by the hash of the text.
     interruption: what ended it early and lies in no text: an outage, a refusal of the provider.
     requests, texts, tokens: what was sent, and answered or not; tokens as the embedder counts.
     """
 
     vectors: dict[str, bytes] = field(default_factory=dict)
     rejected: dict[str, Exception] = field(default_factory=dict)
+    made: dict[bytes, bytes] = field(default_factory=dict)
     interruption: Exception | None = None
     requests: int = 0
     texts: int = 0
@@ -54,6 +56,7 @@ class Sent:
         """Add what became of other texts."""
         self.vectors.update(other.vectors)
         self.rejected.update(other.rejected)
+        self.made.update(other.made)
         self.interruption = self.interruption or other.interruption
         self.requests += other.requests
         self.texts += other.texts

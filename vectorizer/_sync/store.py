@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -84,25 +84,39 @@ class Store:
         return chunks
 
     def finish(
-        self, batch: Batch, outcomes: Sequence[Outcome], *, release_seconds: float = 0.0
+        self,
+        batch: Batch,
+        outcomes: Sequence[Outcome],
+        *,
+        release_seconds: float = 0.0,
+        also: Callable[[psycopg.Connection[Any]], None] | None = None,
     ) -> None:
         """Write what became of the batch and end its lease, all in one transaction.
 
         release_seconds: how long nobody is to claim the rows that are Released.
+        also: what else belongs into that transaction, at its end.
 
         Raises LeaseLost, and writes nothing, if the batch is not ours any more.
         """
         if self._partitions is None:
-            self._finish(batch, outcomes, release_seconds)
+            self._finish(batch, outcomes, release_seconds, also)
         else:
             times = [
                 outcome.time
                 for outcome in outcomes
                 if isinstance(outcome, Done) and outcome.time is not None and outcome.chunks
             ]
-            self._partitions.write(times, lambda: self._finish(batch, outcomes, release_seconds))
+            self._partitions.write(
+                times, lambda: self._finish(batch, outcomes, release_seconds, also)
+            )
 
-    def _finish(self, batch: Batch, outcomes: Sequence[Outcome], release_seconds: float) -> None:
+    def _finish(
+        self,
+        batch: Batch,
+        outcomes: Sequence[Outcome],
+        release_seconds: float,
+        also: Callable[[psycopg.Connection[Any]], None] | None,
+    ) -> None:
         written = [outcome for outcome in outcomes if isinstance(outcome, (Done, Gone))]
         with self._database.transaction(pinned_plans=True) as connection:
             self._queue.hold(connection, batch)
@@ -132,6 +146,8 @@ class Store:
                     else None
                 ),
             )
+            if also is not None:
+                also(connection)
 
     def _delete(self, connection: psycopg.Connection[Any], stale: Sequence[StoredChunk]) -> None:
         connection.execute(

@@ -33,6 +33,7 @@ CHORES: Final[Mapping[str, float]] = {
     "vacuum": 300,
     "collapse": 3600,
     "partitions": 3600,
+    "cache": 3600,
 }
 """How often each chore is due, in seconds."""
 _LOOK_SECONDS = 10.0
@@ -64,6 +65,7 @@ class Upkeep:
             "vacuum": self._vacuum,
             "collapse": self._collapse,
             "partitions": self._partitions,
+            "cache": self._cache,
         }
 
     def look(self, names: Sequence[str] | None = None) -> None:
@@ -150,6 +152,13 @@ class Upkeep:
             return None
         made = Partitions(self._database, storage, interval).ensure([to_pg_time(current.end)])
         return "made the next partition" if made else None
+
+    def _cache(self, installation: Installation) -> str | None:
+        """Keep the cache of vectors within its bounds."""
+        if not installation.definition.cache:
+            return None
+        removed = self._value(installation, "trim_cache")
+        return f"{removed} vectors went from the cache" if removed else None
 
     def _value(self, installation: Installation, query: str, **parameters: Any) -> Any:
         statements = Statements(self._database.schema, installation)

@@ -12,6 +12,7 @@ from typing_extensions import Self, Unpack
 from vectorizer._sync.database import Database
 from vectorizer._sync.generations import Generations, check_embedder
 from vectorizer._sync.schema import Schema
+from vectorizer._sync.spending import RunBudget
 from vectorizer._sync.upkeep import Upkeep
 from vectorizer._sync.verify import Verifier
 from vectorizer.batch import Counts
@@ -217,20 +218,28 @@ class Vectorizer:
         counts = self._process()
         return 0 if counts is None else counts.rows
 
-    def run(self, progress: Callable[[Counts], None] | None = None) -> Counts:
+    def run(
+        self,
+        progress: Callable[[Counts], None] | None = None,
+        *,
+        max_tokens: int | None = None,
+    ) -> Counts:
         """Drain the queue and the backfill; return what was done.
 
         Waits for batches that other workers hold, and takes them over when such a worker has
-        vanished. `progress` is called after each batch with the counts so far.
+        vanished. `progress` is called after each batch with the counts so far. With `max_tokens`
+        no more than so many are sent to the model.
 
         Raises EmbedderUnavailable if the provider does not answer (the rows wait, no attempt
         is counted), EmbedderRefused if it will not (the vectorizer is paused with the reason),
-        VectorizerPaused if it is paused.
+        VectorizerPaused if it is paused, BudgetExhausted when `max_tokens` are sent and there
+        is more to do.
         """
         self._generations.forget()  # somebody may have changed the installation since
         self._upkeep = Upkeep(self._database)
         total = Counts()
-        while (turn := self.turn()) is not None:
+        budget = None if max_tokens is None else RunBudget(max_tokens)
+        while (turn := self.turn(budget)) is not None:
             if isinstance(turn, Counts):
                 total.add(turn)
                 if progress is not None:
@@ -239,15 +248,17 @@ class Vectorizer:
                 sleep_sync(turn)
         return total
 
-    def turn(self) -> Counts | float | None:
+    def turn(self, budget: RunBudget | None = None) -> Counts | float | None:
         """Take one turn of a drain: one batch, and whatever upkeep is due.
+
+        budget: what this drain may still send to the model.
 
         Returns what was done; the number of seconds after which another turn makes sense, while
         other workers hold all that is left; or None if nothing is left. Raises as `run` does.
         """
         self._generations.check()
         self._upkeep.look([self.name])
-        counts = self._process()
+        counts = self._process(budget)
         if counts is not None:
             return counts
         seconds = self._generations.in_flight_seconds()
@@ -345,9 +356,9 @@ class Vectorizer:
         self._generations.forget()
         self._schema.drop_generation(self.name, generation)
 
-    def _process(self) -> Counts | None:
+    def _process(self, budget: RunBudget | None = None) -> Counts | None:
         try:
-            return self._generations.process(self._batch_size)
+            return self._generations.process(self._batch_size, budget)
         except VectorizerPaused:
             self._generations.forget()  # it may be resumed by the next time
             raise
@@ -357,7 +368,7 @@ class Vectorizer:
         # The source was changed under us: look its names up again.
         self._generations.forget()
         try:
-            return self._generations.process(self._batch_size)
+            return self._generations.process(self._batch_size, budget)
         except (DatabaseError, SourceError) as error:
             if isinstance(error, DatabaseError) and not is_drift(error):
                 raise

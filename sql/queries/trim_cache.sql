@@ -1,0 +1,1 @@
+select {schema}.trim_cache()

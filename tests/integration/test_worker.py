@@ -384,7 +384,7 @@ async def test_a_lost_session_is_made_anew(vectorizer_url: str, db: psycopg.Conn
             await until(lambda: worker.ready)
             db.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where application_name = 'vectorizer'"
+                "where application_name = 'vectorizer' and datname = current_database()"
             )
             write(db, "one", number)
             await until(lambda number=number: stored(db, "one") == number + 1)

@@ -136,8 +136,11 @@ begin
       greatest(progress.backfill_total, progress.backfill_claimed));
   end if;
   if progress.catch_up_to is null or progress.catch_up_to < progress.backfill_done_at then
-    update {schema}.progress set catch_up_to = clock_timestamp() where vectorizer = v.id
-    returning catch_up_to into progress.catch_up_to;
+    -- The server's clock may have stepped back since an entry was made.
+    execute format('select greatest(clock_timestamp(), (select max(at) from %I.%I), '
+      '(select max(claimed_at) from {schema}.lease where vectorizer = $1))', {schema_name}, v.log_table)
+      into progress.catch_up_to using v.id;
+    update {schema}.progress p set catch_up_to = progress.catch_up_to where p.vectorizer = v.id;
   end if;
   if exists (select from {schema}.lease l where l.vectorizer = v.id and l.claimed_at <= progress.catch_up_to) then
     return 'a batch of its backfill is in flight';

@@ -21,6 +21,8 @@ declare
   dead_now jsonb;
   waiting boolean;
 begin
+  -- Unless the server's clock has stepped back since.
+  execute format('select greatest($1, max(at)) from %s', log_path) into target using target;
   execute format('select coalesce(jsonb_agg(jsonb_build_object(%s)), ''[]'') from %s where dead', key_object, row_path) into dead_before;
   loop
     v := {schema}.named(wait_for_sync.name);

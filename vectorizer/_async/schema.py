@@ -278,8 +278,11 @@ class AsyncSchema:
         return [Installation.from_record(record) for record in records]
 
     async def installed(self, name: str) -> bool:
-        """Whether a vectorizer of that name is installed; False also without our schema."""
-        return await self.version() > 0 and name in await self.names()
+        """Whether a vectorizer of that name is installed.
+
+        False also without our schema, and with an older one, which `install` brings up to date.
+        """
+        return await self.version() >= migrations()[-1].number and name in await self.names()
 
     async def names(self) -> list[str]:
         """Return the names of all installed vectorizers, sorted."""

@@ -271,8 +271,11 @@ class Schema:
         return [Installation.from_record(record) for record in records]
 
     def installed(self, name: str) -> bool:
-        """Whether a vectorizer of that name is installed; False also without our schema."""
-        return self.version() > 0 and name in self.names()
+        """Whether a vectorizer of that name is installed.
+
+        False also without our schema, and with an older one, which `install` brings up to date.
+        """
+        return self.version() >= migrations()[-1].number and name in self.names()
 
     def names(self) -> list[str]:
         """Return the names of all installed vectorizers, sorted."""

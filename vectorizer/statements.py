@@ -122,6 +122,28 @@ class Statements:
             )
         }
 
+    def plan_rows(self, *, started: bool) -> sql.Composed:
+        """Return the statement that reads source rows in the order of their keys."""
+        return self._plan_rows(
+            sample=sql.SQL(""),
+            after_s=self._where("s", started=started),
+            order=compose("order by {}", self._names["s_keys"]),
+        )
+
+    def plan_sample(self) -> sql.Composed:
+        """Return the statement that reads source rows of some of its pages."""
+        return self._plan_rows(
+            sample=sql.SQL("tablesample system (%(percent)s)"),
+            after_s=sql.SQL(""),
+            order=sql.SQL(""),
+        )
+
+    def _plan_rows(self, **names: sql.Composable) -> sql.Composed:
+        stored = sql.SQL("'{{}}'::bytea[]").format()
+        if "reuse" in self._names:
+            stored = self._compose("plan_stored")
+        return self._compose("plan_rows", stored=stored, **names)
+
     def _compose(self, name: str, **more: sql.Composable) -> sql.Composed:
         return compose(query(name), **{**self._names, **more})
 
@@ -182,6 +204,9 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         ),
         "s_matches_k": _match(key, "s", "k", source=True),
         "s_matches_l": _match(key, "s", "l", source=True),
+        "s_matches_d": _match(key, "s", "d", source=True),
+        "s_key_object": _object(key, lambda k: sql.Identifier("s", k.current)),
+        "source_oid": sql.Literal(installation.source_oid),
         "row_matches_k": _match(key, "r", "k"),
         "row_matches_l": _match(key, "r", "l"),
         "p_matches_k": _match(key, "p", "k"),
@@ -289,12 +314,13 @@ def _names(key: tuple[KeyColumn, ...], alias: str | None = None) -> sql.Composed
 
 
 def _key_object(key: tuple[KeyColumn, ...], alias: str | None) -> sql.Composed:
-    pairs = _joined(
-        key,
-        lambda k: compose(
-            "{}, {}", sql.Literal(k.name), sql.Identifier(*filter(None, (alias, k.name)))
-        ),
-    )
+    return _object(key, lambda k: sql.Identifier(*filter(None, (alias, k.name))))
+
+
+def _object(
+    key: tuple[KeyColumn, ...], value: Callable[[KeyColumn], sql.Composable]
+) -> sql.Composed:
+    pairs = _joined(key, lambda k: compose("{}, {}", sql.Literal(k.name), value(k)))
     return compose("jsonb_build_object({})", pairs)
 
 

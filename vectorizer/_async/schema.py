@@ -15,11 +15,21 @@ from vectorizer._async.database import AsyncDatabase
 from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Definition, Installation
 from vectorizer.errors import NotInstalled, SchemaVersionError, SourceError
+from vectorizer.plan import Change
 from vectorizer.queries import functions, migrations
 from vectorizer.statements import compose, compose_query
 from vectorizer.types import JSON
 
 __all__ = ["AsyncSchema"]
+
+
+class _TakenBack(Exception):
+    """Undoes what was only to be looked at."""
+
+    def __init__(self, installation: Installation, changes: list[Change]) -> None:
+        super().__init__()
+        self.installation = installation
+        self.changes = changes
 
 
 class AsyncSchema:
@@ -154,6 +164,61 @@ class AsyncSchema:
                     return await self._install(connection, name, source, definition, change)
         raise AssertionError("unreachable: the last attempt raises")
 
+    async def preview(
+        self, name: str, schema_name: str, table: str, definition: Definition
+    ) -> tuple[Installation, list[Installation], list[Change]]:
+        """Install or change a vectorizer and take it back at once.
+
+        Returns how it would be installed, the generations there are now, the serving one first,
+        and what would change of that. Raises what `install` raises.
+        """
+        current = await self._is_current()
+        before: list[Installation] = []
+        async for attempt in _patient():
+            with attempt:
+                try:
+                    async with self.database.transaction() as connection:
+                        if not current:
+                            await self._migrate(connection)
+                        before = await self._generations(connection, name)
+                        raise await self._previewed(
+                            connection, name, schema_name, table, definition
+                        )
+                except _TakenBack as preview:
+                    return preview.installation, before, preview.changes
+        raise AssertionError("unreachable: the last attempt raises")
+
+    async def _previewed(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        name: str,
+        schema_name: str,
+        table: str,
+        definition: Definition,
+    ) -> _TakenBack:
+        found = await connection.execute(
+            compose(
+                "select definition from {schema}.vectorizer "
+                "where name = %s and serving and uninstalled_at is null",
+                **self._names,
+            ),
+            [name],
+        )
+        (old,) = await found.fetchone() or (None,)
+        source = await self._source(connection, schema_name, table)
+        made = await self._install(connection, name, source, definition, change=True)
+        changes = await connection.execute(
+            compose(
+                "select c.* from {schema}.vectorizer v, {schema}.changes(%s, v.definition) c "
+                "where v.id = %s and %s",
+                **self._names,
+            ),
+            [Jsonb(old or {}), made, old is not None],
+        )
+        generations = await self._generations(connection, name)
+        installation = next(one for one in generations if one.id == made)
+        return _TakenBack(installation, [Change(*change) for change in await changes.fetchall()])
+
     async def _source(
         self, connection: psycopg.AsyncConnection[Any], schema_name: str, table: str
     ) -> int:
@@ -266,16 +331,22 @@ class AsyncSchema:
     async def generations(self, name: str) -> list[Installation]:
         """Return every generation of a vectorizer, the serving one first."""
         async with self.database.transaction() as connection:
-            cursor = connection.cursor(row_factory=dict_row)
-            await cursor.execute(compose_query("find_generations", **self._names), {"name": name})
-            records = await cursor.fetchall()
-            if not records:
+            found = await self._generations(connection, name)
+            if not found:
+                cursor = connection.cursor(row_factory=dict_row)
                 known = await cursor.execute(
                     compose("select {schema}.known_names() as names", **self._names)
                 )
                 names = (await known.fetchone() or {})["names"]
                 raise NotInstalled(f"there is no vectorizer {name!r}; {names}")
-        return [Installation.from_record(record) for record in records]
+        return found
+
+    async def _generations(
+        self, connection: psycopg.AsyncConnection[Any], name: str
+    ) -> list[Installation]:
+        cursor = connection.cursor(row_factory=dict_row)
+        await cursor.execute(compose_query("find_generations", **self._names), {"name": name})
+        return [Installation.from_record(record) for record in await cursor.fetchall()]
 
     async def installed(self, name: str) -> bool:
         """Whether a vectorizer of that name is installed.

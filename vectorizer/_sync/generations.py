@@ -28,7 +28,7 @@ from vectorizer.search import Filter, SearchResult
 from vectorizer.types import Embedder
 from vectorizer.unwritten import UnwrittenVectors
 
-__all__ = ["Generations", "check_embedder"]
+__all__ = ["Generations", "check_embedder", "reusable"]
 
 log = logging.getLogger("vectorizer")
 
@@ -179,7 +179,7 @@ class Generations:
             installations = self._schema.generations(self._name)
             check_embedder(installations, self._embedders[0])
             self._known = [
-                self._kept(one) or self._made(one, _reusable(one, installations))
+                self._kept(one) or self._made(one, reusable(one, installations))
                 for one in installations
             ]
             self._looked_up_at = now
@@ -193,13 +193,14 @@ class Generations:
         return Generation(
             self._database,
             installation,
-            self._embedder(installation),
+            self.embedder(installation),
             self._unwritten.setdefault(installation.id, UnwrittenVectors()),
             reuse,
             self._lease_seconds,
         )
 
-    def _embedder(self, installation: Installation) -> Embedder:
+    def embedder(self, installation: Installation) -> Embedder:
+        """Return the embedder of a generation: ours if it fits, else one from the registry."""
         for embedder in self._embedders:
             if _fits(installation.definition, embedder):
                 return embedder
@@ -211,7 +212,7 @@ def _fits(definition: Definition, embedder: Embedder) -> bool:
     return (definition.model, definition.dimensions) == (embedder.model, embedder.dimensions)
 
 
-def _reusable(wanted: Installation, installations: Sequence[Installation]) -> Relation | None:
+def reusable(wanted: Installation, installations: Sequence[Installation]) -> Relation | None:
     """Return where vectors of the same model stand already, for a generation that is building."""
     if not wanted.takes_over:
         return None

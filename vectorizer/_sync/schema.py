@@ -16,11 +16,21 @@ from vectorizer._sync.database import Database
 from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Definition, Installation
 from vectorizer.errors import NotInstalled, SchemaVersionError, SourceError
+from vectorizer.plan import Change
 from vectorizer.queries import functions, migrations
 from vectorizer.statements import compose, compose_query
 from vectorizer.types import JSON
 
 __all__ = ["Schema"]
+
+
+class _TakenBack(Exception):
+    """Undoes what was only to be looked at."""
+
+    def __init__(self, installation: Installation, changes: list[Change]) -> None:
+        super().__init__()
+        self.installation = installation
+        self.changes = changes
 
 
 class Schema:
@@ -153,6 +163,59 @@ class Schema:
                     return self._install(connection, name, source, definition, change)
         raise AssertionError("unreachable: the last attempt raises")
 
+    def preview(
+        self, name: str, schema_name: str, table: str, definition: Definition
+    ) -> tuple[Installation, list[Installation], list[Change]]:
+        """Install or change a vectorizer and take it back at once.
+
+        Returns how it would be installed, the generations there are now, the serving one first,
+        and what would change of that. Raises what `install` raises.
+        """
+        current = self._is_current()
+        before: list[Installation] = []
+        for attempt in _patient():
+            with attempt:
+                try:
+                    with self.database.transaction() as connection:
+                        if not current:
+                            self._migrate(connection)
+                        before = self._generations(connection, name)
+                        raise self._previewed(connection, name, schema_name, table, definition)
+                except _TakenBack as preview:
+                    return preview.installation, before, preview.changes
+        raise AssertionError("unreachable: the last attempt raises")
+
+    def _previewed(
+        self,
+        connection: psycopg.Connection[Any],
+        name: str,
+        schema_name: str,
+        table: str,
+        definition: Definition,
+    ) -> _TakenBack:
+        found = connection.execute(
+            compose(
+                "select definition from {schema}.vectorizer "
+                "where name = %s and serving and uninstalled_at is null",
+                **self._names,
+            ),
+            [name],
+        )
+        (old,) = found.fetchone() or (None,)
+        source = self._source(connection, schema_name, table)
+        made = self._install(connection, name, source, definition, change=True)
+        changes = connection.execute(
+            compose(
+                "select c.* from {schema}.vectorizer v, {schema}.changes(%s, v.definition) c "
+                "where v.id = %s and %s",
+                **self._names,
+            ),
+            [Jsonb(old or {}), made, old is not None],
+        )
+        generations = self._generations(connection, name)
+        installation = next(one for one in generations if one.id == made)
+        return _TakenBack(installation, [Change(*change) for change in changes.fetchall()])
+
     def _source(self, connection: psycopg.Connection[Any], schema_name: str, table: str) -> int:
         found = connection.execute(
             compose_query("find_relation"), {"schema_name": schema_name, "name": table}
@@ -259,16 +322,20 @@ class Schema:
     def generations(self, name: str) -> list[Installation]:
         """Return every generation of a vectorizer, the serving one first."""
         with self.database.transaction() as connection:
-            cursor = connection.cursor(row_factory=dict_row)
-            cursor.execute(compose_query("find_generations", **self._names), {"name": name})
-            records = cursor.fetchall()
-            if not records:
+            found = self._generations(connection, name)
+            if not found:
+                cursor = connection.cursor(row_factory=dict_row)
                 known = cursor.execute(
                     compose("select {schema}.known_names() as names", **self._names)
                 )
                 names = (known.fetchone() or {})["names"]
                 raise NotInstalled(f"there is no vectorizer {name!r}; {names}")
-        return [Installation.from_record(record) for record in records]
+        return found
+
+    def _generations(self, connection: psycopg.Connection[Any], name: str) -> list[Installation]:
+        cursor = connection.cursor(row_factory=dict_row)
+        cursor.execute(compose_query("find_generations", **self._names), {"name": name})
+        return [Installation.from_record(record) for record in cursor.fetchall()]
 
     def installed(self, name: str) -> bool:
         """Whether a vectorizer of that name is installed.

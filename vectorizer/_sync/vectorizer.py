@@ -10,7 +10,8 @@ from types import TracebackType
 from typing_extensions import Self, Unpack
 
 from vectorizer._sync.database import Database
-from vectorizer._sync.generations import Generations, check_embedder
+from vectorizer._sync.generations import Generations, check_embedder, reusable
+from vectorizer._sync.planner import Planner
 from vectorizer._sync.schema import Schema
 from vectorizer._sync.spending import RunBudget
 from vectorizer._sync.upkeep import Upkeep
@@ -18,7 +19,7 @@ from vectorizer._sync.verify import Verifier
 from vectorizer.batch import Counts
 from vectorizer.concurrency import sleep_sync
 from vectorizer.database_errors import is_drift
-from vectorizer.definition import Definition, Options
+from vectorizer.definition import Definition, Installation, Options
 from vectorizer.embedders import create, describe
 from vectorizer.errors import (
     ConfigurationError,
@@ -28,6 +29,8 @@ from vectorizer.errors import (
 )
 from vectorizer.events import Observer
 from vectorizer.naming import default_name
+from vectorizer.plan import Change, Plan, action_of, least_seconds, scaled
+from vectorizer.prices import Terms, terms_of
 from vectorizer.search import Filter, SearchResult
 from vectorizer.types import JSON, Embedder
 from vectorizer.verification import Verification
@@ -203,6 +206,63 @@ class Vectorizer:
             check_embedder(self._schema.generations(self.name), self.embedder)
         self._schema.install(self.name, *self._source, self._definition, change=change)
         self._generations.forget()
+
+    def plan(
+        self,
+        *,
+        sample: int = 10_000,
+        price: float | None = None,
+        tokens_per_minute: int | None = None,
+        requests_per_minute: int | None = None,
+    ) -> Plan:
+        """Count what installing, changing or running this vectorizer would send to the model.
+
+        Nothing is changed and nothing is sent. sample: of a larger source only about so many
+        rows are read, and the numbers extrapolated. price: dollars a million tokens, and the
+        provider's limits in a minute; for OpenAI's own models they are known, see
+        `vectorizer.prices`.
+
+        Raises what `install` raises.
+        """
+        wanted, before, changes = self._wanted()
+        terms = terms_of(wanted.definition.embedder)
+        installed = any(one.id == wanted.id for one in before)
+        known = wanted.storage if installed else reusable(wanted, before)
+        tally, read, total = Planner(
+            self._database, wanted, self._generations.embedder(wanted), known
+        ).count(sample)
+        tally = scaled(tally, read, total)
+        terms = Terms(
+            terms.price if price is None else price,
+            tokens_per_minute or terms.tokens_per_minute,
+            requests_per_minute or terms.requests_per_minute,
+        )
+        return Plan(
+            name=self.name,
+            source=str(wanted.source),
+            model=str(wanted.definition.model),
+            action=action_of(changes, installed=bool(before)),
+            changes=tuple(changes),
+            rows_total=total,
+            rows_read=read,
+            rows=tally.rows,
+            chunks=tally.chunks,
+            tokens=tally.tokens,
+            texts_to_send=tally.texts_to_send,
+            tokens_to_send=tally.tokens_to_send,
+            requests=tally.requests,
+            rows_failing=tally.too_long,
+            price=terms.price,
+            seconds=least_seconds(tally, terms),
+        )
+
+    def _wanted(self) -> tuple[Installation, list[Installation], list[Change]]:
+        if self._definition is not None:
+            return self._schema.preview(self.name, *self._source, self._definition)
+        self._schema.check()
+        generations = self._schema.generations(self.name)
+        building = [one for one in generations if one.takes_over]
+        return (building or generations)[0], generations, []
 
     def uninstall(self, *, drop_embeddings: bool = False) -> None:
         """Detach from the table. The embeddings stay unless `drop_embeddings` is true.

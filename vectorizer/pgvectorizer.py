@@ -8,18 +8,19 @@ Code written for `timescale_vector.pgvectorizer` runs with only its import chang
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import psycopg
 from psycopg.rows import TupleRow
 from typing_extensions import Self
 
-from vectorizer._sync.callback import CallbackWorker, EmbedAndWrite
+from vectorizer._sync.callback import CallbackWorker, EmbedAndWrite, SourceChanged
 from vectorizer._sync.database import Database
 from vectorizer._sync.queue import Queue
 from vectorizer._sync.schema import Schema
 from vectorizer._sync.verify import Verifier
 from vectorizer.definition import Definition
-from vectorizer.errors import ConfigurationError
+from vectorizer.errors import ConfigurationError, SourceError, VectorizerPaused
 from vectorizer.verification import Verification
 
 __all__ = ["Vectorize"]
@@ -92,10 +93,23 @@ class Vectorize:
         of the source; of a deleted row all columns but `locked_id` are None. The batch is ours
         alone while the callback runs; no transaction is open meanwhile. When the callback
         raises, the batch is tried again later and the exception is passed on.
+
+        Renamed and new columns are followed. Where the table cannot be followed, the
+        vectorizer is paused with the reason, and VectorizerPaused raised.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be 1 or more, got {batch_size}")
-        return self._ready(autoregister=autoregister).process(embed_and_write_cb, self, batch_size)
+        ready = partial(self._ready, autoregister=autoregister)
+        try:
+            return ready().process(embed_and_write_cb, self, batch_size)
+        except SourceChanged:
+            self._worker = None
+        try:
+            return ready().process(embed_and_write_cb, self, batch_size)
+        except (SourceChanged, SourceError) as error:
+            self._worker = None
+            self._schema.pause(self._name, str(error))
+            raise VectorizerPaused(f"vectorizer {self._name} is paused now: {error}") from error
 
     def verify(
         self, *, repair: bool = False, embedded: str | None = None, rows: int = 10_000

@@ -1,4 +1,5 @@
--- The next source rows after the cursor. Rows known already are left alone, but in a resync.
+-- The next source rows after the cursor. Rows known already are left alone, but in a resync. With the
+-- columns of before, or the cursor would go on by another column that has got the key's name.
 with cursor as materialized (
   select * from jsonb_to_record(%(cursor)s::jsonb) as c({record})
 ), next as materialized (
@@ -14,6 +15,7 @@ with cursor as materialized (
   returning {r_names}
 ), seen as (
   select count(*) as rows, (select {key_object} from next order by {names_desc} limit 1) as last from next
+  where {expect_columns}
 ), moved as (
   update {schema}.progress p
   set backfill_cursor = coalesce(s.last, p.backfill_cursor),

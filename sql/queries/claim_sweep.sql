@@ -13,6 +13,7 @@ with cursor as materialized (
   returning {r_names}
 ), seen as (
   select count(*) as rows, (select {key_object} from next order by {names_desc} limit 1) as last from next
+  where {expect_columns}
 ), moved as (
   update {schema}.progress p
   set sweep_cursor = coalesce(s.last, p.sweep_cursor),

@@ -5,4 +5,5 @@ from rows from (jsonb_to_recordset((select keys from {schema}.lease where token 
      with ordinality as k({names}, n)
 join {row} r on {row_matches_k} and r.lease = %(token)s
 left join lateral (select {source_hash}, s.* from {source} s where {s_matches_k}) x on true
+where {expect_columns}
 order by k.n

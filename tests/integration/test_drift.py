@@ -545,3 +545,18 @@ def test_dump_and_restore(vectorizer_server: str, vectorizer_url: str, dropped: 
             restored.sql("truncate post")
             restored.settle()
             assert restored.embedded() == {}
+
+
+def test_a_key_that_swaps_names_in_the_middle_of_a_backfill(attach: Attach) -> None:
+    rows = "insert into post select n, 'text ' || n, n + 100 from generate_series(1, 9) n"
+    table = "create table post (id int primary key, body text, other int)"
+    post = attach(f"{table}; {rows}", drained=False, batch_size=3)
+    assert post.vectorizer.process() == 3
+    post.script(
+        "alter table post rename id to x; alter table post rename other to id;"
+        "alter table post rename x to other"
+    )
+    post.id = ("other",)
+    drain(post)
+    post.settle()
+    assert set(post.embedded()) == set(range(1, 10))

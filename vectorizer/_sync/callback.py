@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 from vectorizer._sync.database import Database
@@ -12,14 +12,30 @@ from vectorizer._sync.fence import Fence
 from vectorizer._sync.queue import Queue
 from vectorizer.batch import Batch, LoadedRow
 from vectorizer.concurrency import Heartbeat, call_sync
+from vectorizer.database_errors import is_drift
 from vectorizer.definition import Installation
 from vectorizer.errors import DatabaseError, LeaseLost
 from vectorizer.rows import Row, row_class
 from vectorizer.statements import Statements
 
-__all__ = ["CallbackWorker", "EmbedAndWrite"]
+__all__ = ["CallbackWorker", "EmbedAndWrite", "SourceChanged"]
 
 EmbedAndWrite: TypeAlias = Callable[[Sequence[Row], Any], Awaitable[None] | None]
+
+
+class SourceChanged(DatabaseError):
+    """The source table was renamed or altered: its vectorizer has to be looked up again."""
+
+
+@contextmanager
+def _drift_noticed() -> Iterator[None]:
+    # Apart from the callback, whose own statements may fail in the same way.
+    try:
+        yield
+    except DatabaseError as error:
+        if is_drift(error):
+            raise SourceChanged(str(error)) from error
+        raise
 
 
 class CallbackWorker:
@@ -38,12 +54,19 @@ class CallbackWorker:
 
         Returns the number of rows handed over; 0 only if nothing was claimable. When the
         callback raises, the batch is tried again later, and the exception goes to the caller.
+        Raises SourceChanged if the source is not what it was when this worker was made.
         """
         self._database.require_primary()
-        batch = self._queue.claim(rows)
+        with _drift_noticed():
+            batch = self._queue.claim(rows)
         if batch is None:
             return 0
-        loaded, instances = self._load(batch)
+        try:
+            with _drift_noticed():
+                loaded, instances = self._load(batch)
+        except BaseException:
+            self._give_back(batch)
+            raise
         heartbeat = Heartbeat(lambda: self._queue.extend(batch), self._queue.lease_seconds / 3)
         try:
             # The fence ends first: its lock holds up the heartbeat.
@@ -55,9 +78,16 @@ class CallbackWorker:
             with suppress(LeaseLost, DatabaseError):
                 self._queue.fail_batch(batch, f"{type(error).__name__}: {error}")
             raise
+        except BaseException:  # an interrupt is no row's fault
+            self._give_back(batch)
+            raise
         finally:
             self.fence = None
         return batch.size
+
+    def _give_back(self, batch: Batch) -> None:
+        with suppress(DatabaseError):
+            self._queue.release(batch)
 
     def _load(self, batch: Batch) -> tuple[list[LoadedRow], list[Row]]:
         with self._database.transaction(pinned_plans=True) as connection:

@@ -58,16 +58,20 @@ __all__ = [
     "Items",
     "Recorded",
     "Server",
+    "after",
     "altered",
     "answer",
     "duplicated_index",
     "fail",
     "hold",
+    "limited",
+    "poison",
     "raw",
     "reset",
     "serve",
     "short_of_one",
     "shuffled",
+    "small",
     "truncated",
     "vector",
     "with_nan",
@@ -86,6 +90,7 @@ class Recorded:
     headers: Mapping[str, str]
     port: int
     """The client's port: two requests with the same one shared a connection."""
+    query: Mapping[str, str]
     base64: bool
     at: float = field(default_factory=time.monotonic)
 
@@ -313,7 +318,13 @@ class Server:
         body = await request.json()
         base64 = body.get("encoding_format") == "base64" and not self._floats_only
         port = request.client.port if request.client else 0
-        return Recorded(body=body, headers=dict(request.headers), port=port, base64=base64)
+        return Recorded(
+            body=body,
+            headers=dict(request.headers),
+            port=port,
+            query=dict(request.query_params),
+            base64=base64,
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vectorizer._async.vectorizer import AsyncVectorizer
     from vectorizer._sync.vectorizer import Vectorizer
     from vectorizer.batch import Counts
+    from vectorizer.embedders.function import FunctionEmbedder
     from vectorizer.embedders.minilm import MiniLMEmbedder
     from vectorizer.embedders.openai import OpenAIEmbedder
     from vectorizer.search import SearchResult
@@ -23,6 +24,7 @@ __all__ = [
     "AsyncVectorizer",
     "Counts",
     "Embedder",
+    "FunctionEmbedder",
     "MiniLMEmbedder",
     "OpenAIEmbedder",
     "SearchResult",
@@ -36,6 +38,7 @@ _HOMES = {
     "AsyncVectorizer": "vectorizer._async.vectorizer",
     "Counts": "vectorizer.batch",
     "Embedder": "vectorizer.types",
+    "FunctionEmbedder": "vectorizer.embedders.function",
     "MiniLMEmbedder": "vectorizer.embedders.minilm",
     "OpenAIEmbedder": "vectorizer.embedders.openai",
     "SearchResult": "vectorizer.search",

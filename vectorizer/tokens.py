@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +20,17 @@ from vectorizer.errors import InputTooLong
 
 if TYPE_CHECKING:
     from semantic_text_splitter import TextSplitter
+    from tokenizers import Tokenizer
 
-__all__ = ["Cutter", "counter", "cutter", "estimate_tokens", "halves", "tiktoken_cutter"]
+__all__ = [
+    "Cutter",
+    "counter",
+    "cutter",
+    "estimate_tokens",
+    "halves",
+    "tiktoken_cutter",
+    "tokenizer_cutter",
+]
 
 Cutter: TypeAlias = Callable[[str, int], list[str]]
 """`cut(text, most)`: the pieces of `text`, in order, of at most `most` tokens each."""
@@ -67,6 +76,25 @@ def tiktoken_cutter(text: str, most: int) -> list[str]:
     return [text] if _bytes(text) <= most else _splitter(most).chunks(text)
 
 
+def tokenizer_cutter(tokenizer: Tokenizer) -> Cutter:
+    """Return what cuts texts by a Hugging Face tokenizer; special tokens count."""
+    import tokenizers  # noqa: PLC0415 - an extra's
+
+    # The model's own cuts off what is too long, so that nothing ever would be.
+    whole = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+    whole.no_truncation()
+    whole.no_padding()
+    special = whole.num_special_tokens_to_add(is_pair=False)
+
+    def cut(text: str, most: int) -> list[str]:
+        # A token is at least a byte.
+        if _bytes(text) + special <= most:
+            return [text]
+        return _tokenizer_splitter(whole, max(most - special, 1)).chunks(text)
+
+    return cut
+
+
 def _estimated_cutter(text: str, most: int) -> list[str]:
     if estimate_tokens(text) <= most:
         return [text]
@@ -103,6 +131,13 @@ def _splitter(most: int) -> TextSplitter:
     from semantic_text_splitter import TextSplitter  # noqa: PLC0415 - heavy, seldom needed
 
     return TextSplitter.from_tiktoken_model(_MODELS[0], most, trim=False)
+
+
+@lru_cache(maxsize=16)
+def _tokenizer_splitter(tokenizer: Tokenizer, most: int) -> TextSplitter:
+    from semantic_text_splitter import TextSplitter  # noqa: PLC0415 - heavy, seldom needed
+
+    return TextSplitter.from_huggingface_tokenizer(tokenizer, most, trim=False)
 
 
 @cache

@@ -25,7 +25,16 @@ class Embedder(Protocol):
 
     - `config`: a JSON-able mapping without secrets from which `embedders.create` makes
       the same embedder again, so that a worker started from the shell can serve it;
-    - `max_texts` and `max_tokens`: the most texts and tokens one call of `embed` takes.
+    - `max_texts` and `max_tokens`: the most texts and tokens one call of `embed` takes;
+    - `max_text_tokens`: the most tokens of one text, with `cut(text, most)`, which returns the
+      pieces of a text of at most so many tokens each, and `count_tokens(text)`;
+    - `concurrency`: how many calls may be under way at once, 1 if it is not there;
+    - `embed_request(texts)`: makes one request of its texts and no more, where `embed` may make
+      several: so one that is refused takes no others with it.
+
+    Raise EmbedderUnavailable where the provider cannot answer now (OSError counts as that),
+    EmbedderRefused where somebody has to act, InputRejected for texts it does not take and
+    InputTooLong where they are too long: see `vectorizer.errors`.
     """
 
     @property

@@ -325,9 +325,7 @@ def test_the_key_may_stand_in_a_file(
     monkeypatch.setenv("OPENAI_API_KEY_FILE", str(path))
     OpenAIEmbedder("m", **given).embed(["a"])
     assert [r.headers["authorization"] for r in server.requests] == [f"Bearer {KEY}"] * 2
-    with pytest.raises(
-        ConfigurationError, match=r"cannot read the API key.*missing: No such"
-    ):
+    with pytest.raises(ConfigurationError, match=r"cannot read the API key.*missing: No such"):
         OpenAIEmbedder("m", api_key_file=str(tmp_path / "missing"), **given)
     config = describe(OpenAIEmbedder("m", api_key_file=str(path), **given))
     assert config["api_key_file"] == str(path)

@@ -231,12 +231,17 @@ class Installation:
     def from_record(cls, record: Mapping[str, Any]) -> Installation:
         """Return one row of what `find_generations.sql` found.
 
-        Raises SourceError if the source table or a column of it is gone.
+        Raises SourceError if the source table, a column of it, or the storage is gone.
         """
         if record["source_name"] is None:
             raise SourceError(
                 f"vectorizer {record['name']}: its source table was dropped; "
                 f"run: vectorizer uninstall {record['name']}"
+            )
+        if record["storage_name"] is None and "chunk_column" in record["definition"]:
+            raise SourceError(
+                f"vectorizer {record['name']}: its table of embeddings was dropped; run: "
+                f"vectorizer uninstall {record['name']} --drop-embeddings, and install it again"
             )
         lost = [name for name, current in (record["columns"] or {}).items() if current is None]
         if lost:

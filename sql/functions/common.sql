@@ -60,6 +60,12 @@ language sql stable as $$
   where c.oid = source or c.oid in (select relid from pg_partition_tree(source))
 $$;
 
+-- Whether a relation that was noted once has not been dropped since.
+create or replace function {schema}.is_there(relation regclass) returns boolean
+language sql stable as $$
+  select exists (select from pg_class where oid = relation)
+$$;
+
 create or replace function {schema}.has_source(v {schema}.vectorizer) returns boolean
 language sql stable as $$
   select exists (select from pg_class where oid = v.source)

@@ -92,7 +92,7 @@ begin
     from jsonb_array_elements(v.key) with ordinality as e(k, n)
     where k ->> 'type' <> old_key -> (n - 1)::integer ->> 'type'
   loop
-    if v.destination is not null and v.serving then
+    if {schema}.is_there(v.destination) and v.serving then
       execute format('drop view if exists %s', v.destination);
     end if;
     foreach target in array array_remove(array[format('%I.%I', {schema_name}, v.log_table),

@@ -252,7 +252,7 @@ begin
   perform {schema}.fence(v) where v.uninstalled_at is null;
   perform {schema}.drop_capture(v);
   execute format('drop table if exists %I.%I, %I.%I', {schema_name}, v.log_table, {schema_name}, v.row_table);
-  if v.storage is not null then
+  if {schema}.is_there(v.storage) then
     execute format('drop table if exists %s', v.storage);
   end if;
   delete from {schema}.vectorizer where id = v.id;

@@ -85,7 +85,7 @@ begin
     perform {schema}.drop_vectorizer(other);
   end loop;
   if drop_embeddings or v.destination is null then
-    if v.destination is not null then
+    if {schema}.is_there(v.destination) then
       execute format('drop view if exists %s', v.destination);
     end if;
     perform {schema}.drop_vectorizer(v);

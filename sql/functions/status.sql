@@ -27,7 +27,8 @@ begin
     return next jsonb_build_object(
       'name', v.name,
       'source', v.source::text,
-      'destination', v.destination::text,
+      'destination', case when v.destination is null or {schema}.is_there(v.destination) then v.destination::text
+                          else v.definition ->> 'destination' end,
       'model', v.definition ->> 'model',
       'state', case when v.paused_at is not null or source_dropped then 'paused'
                     when v.takes_over then 'building'
@@ -43,14 +44,14 @@ begin
       'backfill_total', case when p.backfill_done_at is null then greatest(p.backfill_total, p.backfill_claimed)
                              else p.backfill_claimed end,
       'backfill_done', p.backfill_done_at is not null,
-      'embeddings', case when v.storage is not null then {schema}.approximate_rows(v.storage) end,
+      'embeddings', case when {schema}.is_there(v.storage) then {schema}.approximate_rows(v.storage) end,
       'log_bytes', log_bytes,
       'generation', v.generation,
       'serving', v.serving,
       'backfill_eta', case when v.paused_at is null then {schema}.backfill_eta(p) end,
       'warnings', case when source_dropped then '[]' else
         to_jsonb({schema}.log_warnings(v, log_bytes, oldest_change) || {schema}.horizon_warnings()
-          || {schema}.capture_warnings(v) || {schema}.spending_warnings(v)) end,
+          || {schema}.capture_warnings(v) || {schema}.destination_warnings(v) || {schema}.spending_warnings(v)) end,
       'tokens_today', (select tokens_sent from {schema}.usage u where u.vectorizer = v.id and u.day = {schema}.today()));
   end loop;
 end $$;
@@ -139,6 +140,15 @@ language sql stable as $$
     select format('changes of table %s are not captured: triggers of ours are missing or disabled there; enable them '
       '(alter table %s enable trigger all), then run "vectorizer verify %s --repair"', t, t, v.name)
     from unnest({schema}.uncaptured(v)) as t)
+$$;
+
+create or replace function {schema}.destination_warnings(v {schema}.vectorizer) returns text[]
+language sql stable as $$
+  select array_remove(array[
+    case when v.storage is not null and not {schema}.is_there(v.storage) then
+      format('its table of embeddings was dropped: run "vectorizer uninstall %s --drop-embeddings", and install it again', v.name) end,
+    case when v.destination is not null and v.serving and not {schema}.is_there(v.destination) then
+      format('the view %s was dropped: the next upkeep makes it again', v.definition ->> 'destination') end], null)
 $$;
 
 create or replace view {schema}.status as

@@ -95,3 +95,22 @@ begin
        from jsonb_array_elements(v.key) with ordinality as e(k, n)), part);
   end if;
 end $$;
+
+-- Make the view that readers search again if it was dropped; one that took its name is left alone. Returns
+-- whether it was made.
+create or replace function {schema}.mend_view(vectorizer integer) returns boolean
+language plpgsql set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer;
+  made regclass;
+begin
+  select * into v from {schema}.vectorizer where id = mend_view.vectorizer and serving and uninstalled_at is null;
+  if v.destination is null or {schema}.is_there(v.destination) or not {schema}.is_there(v.storage)
+     or to_regclass(v.definition ->> 'destination') is not null then
+    return false;
+  end if;
+  made := {schema}.create_view(v);
+  update {schema}.vectorizer set destination = made where name = v.name;
+  return true;
+end $$;

@@ -14,7 +14,7 @@ from subject import Subject
 
 from vectorizer._sync.database import Database
 from vectorizer._sync.upkeep import CHORES, Upkeep
-from vectorizer.errors import VectorizerPaused
+from vectorizer.errors import SourceError, VectorizerPaused
 from vectorizer.identifiers import to_pg_time
 from vectorizer.partitioning import partition_of
 
@@ -351,3 +351,39 @@ def test_what_upkeep_may_not_do_harms_nobody(post: Subject, caplog: Any) -> None
     with closing(psycopg.connect(post.url)) as db:
         later = "select min(due_at) > now() from vectorizer.upkeep where task = 'follow'"
         assert db.execute(later).fetchone() == (True,)
+
+
+def test_a_dropped_view_is_made_again(post: Subject) -> None:
+    post.sql("drop view post_embedding")
+    status = post.vectorizer.status()
+    assert status["destination"] == "public.post_embedding"
+    assert "the view public.post_embedding was dropped" in status["warnings"][0]
+    assert post.vectorizer.search("text 1", limit=1)
+    post.sql("update post set body = 'new' where id = 1")
+    post.settle()
+    due(post, "view")
+    assert upkeep(post) == [("post", "view")]
+    assert post.value("select count(*) from post_embedding") == 20
+    assert post.vectorizer.status()["warnings"] == []
+
+
+def test_a_view_of_somebody_else_is_left_alone(post: Subject) -> None:
+    post.sql("drop view post_embedding")
+    post.sql("create view post_embedding as select 1 as one")
+    due(post, "view")
+    assert upkeep(post) == []
+    assert post.sql("select * from post_embedding") == [(1,)]
+    post.vectorizer.uninstall(drop_embeddings=True)
+    assert post.sql("select * from post_embedding") == [(1,)]
+
+
+def test_dropped_embeddings_pause_with_the_remedy(post: Subject) -> None:
+    post.sql("drop table post_embedding_g1 cascade")
+    assert "--drop-embeddings" in " ".join(post.vectorizer.status()["warnings"])
+    with pytest.raises(
+        (VectorizerPaused, SourceError), match="its table of embeddings was dropped"
+    ):
+        post.vectorizer.run()
+    post.vectorizer.uninstall(drop_embeddings=True)
+    post.vectorizer.install()
+    post.settle()

@@ -29,6 +29,7 @@ log = logging.getLogger("vectorizer")
 CHORES: Final[Mapping[str, float]] = {
     "reap": 30,
     "follow": 60,
+    "view": 60,
     "vacuum": 300,
     "collapse": 3600,
     "partitions": 3600,
@@ -61,6 +62,7 @@ class AsyncUpkeep:
         self._tasks: dict[str, Callable[[Installation], Awaitable[str | None]]] = {
             "reap": self._reap,
             "follow": self._follow,
+            "view": self._view,
             "vacuum": self._vacuum,
             "collapse": self._collapse,
             "partitions": self._partitions,
@@ -123,6 +125,11 @@ class AsyncUpkeep:
         """Take notice of partitions and children that came or went."""
         noticed = await self._value(installation, "follow_parts")
         return "tables came under the source, or left it" if noticed else None
+
+    async def _view(self, installation: Installation) -> str | None:
+        """Make the view that readers search again, if somebody dropped it."""
+        made = await self._value(installation, "mend_view")
+        return "the view of the embeddings was dropped, and is there again" if made else None
 
     async def _vacuum(self, installation: Installation) -> str | None:
         """Vacuum the log, where that is permitted and would remove anything."""

@@ -30,6 +30,7 @@ log = logging.getLogger("vectorizer")
 CHORES: Final[Mapping[str, float]] = {
     "reap": 30,
     "follow": 60,
+    "view": 60,
     "vacuum": 300,
     "collapse": 3600,
     "partitions": 3600,
@@ -62,6 +63,7 @@ class Upkeep:
         self._tasks: dict[str, Callable[[Installation], str | None]] = {
             "reap": self._reap,
             "follow": self._follow,
+            "view": self._view,
             "vacuum": self._vacuum,
             "collapse": self._collapse,
             "partitions": self._partitions,
@@ -124,6 +126,11 @@ class Upkeep:
         """Take notice of partitions and children that came or went."""
         noticed = self._value(installation, "follow_parts")
         return "tables came under the source, or left it" if noticed else None
+
+    def _view(self, installation: Installation) -> str | None:
+        """Make the view that readers search again, if somebody dropped it."""
+        made = self._value(installation, "mend_view")
+        return "the view of the embeddings was dropped, and is there again" if made else None
 
     def _vacuum(self, installation: Installation) -> str | None:
         """Vacuum the log, where that is permitted and would remove anything."""

@@ -1,0 +1,1 @@
+select {schema}.mend_view(%(vectorizer)s)

@@ -7,7 +7,7 @@ int16 dimensions, int16 zero, then big-endian float32 components (pgvector, `vec
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from vectorizer.errors import InvalidEmbeddings
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from vectorizer.types import FloatMatrix
 
 __all__ = [
-    "chunked_rows",
+    "COPY_HEADER",
+    "COPY_TRAILER",
     "field",
     "int_field",
     "jsonb_field",
@@ -30,8 +31,8 @@ __all__ = [
     "time_field",
 ]
 
-_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_TRAILER = b"\xff\xff"
+COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+COPY_TRAILER = b"\xff\xff"
 _INT = struct.Struct(">i")
 _SHORT = struct.Struct(">h")
 _INT_FIELD = struct.Struct(">ii")
@@ -87,11 +88,11 @@ def pack_halfvecs(matrix: FloatMatrix) -> list[bytes]:
 
 def pack_rows(rows: Iterable[Sequence[bytes]]) -> bytes:
     """Return rows, each a sequence of fields, as one binary COPY stream."""
-    parts = [_HEADER]
+    parts = [COPY_HEADER]
     for row in rows:
         parts.append(_SHORT.pack(len(row)))
         parts.extend(row)
-    parts.append(_TRAILER)
+    parts.append(COPY_TRAILER)
     return b"".join(parts)
 
 
@@ -107,20 +108,3 @@ def pack_bits(matrix: NDArray[np.bool_]) -> list[bytes]:
     size = (count + 7) // 8
     head = struct.pack(">ii", 4 + size, count)
     return [head + data[n * size : n * size + size] for n in range(rows)]
-
-
-def chunked_rows(rows: Iterable[Sequence[bytes]], size: int = 1 << 18) -> Iterator[bytes]:
-    """Yield rows as one binary COPY stream in chunks of about `size` bytes.
-
-    So the server stores the first rows while the next are being packed.
-    """
-    parts, length = [_HEADER], len(_HEADER)
-    for row in rows:
-        parts.append(_SHORT.pack(len(row)))
-        parts.extend(row)
-        length += sum(map(len, row))
-        if length >= size:
-            yield b"".join(parts)
-            parts, length = [], 0
-    parts.append(_TRAILER)
-    yield b"".join(parts)

@@ -13,6 +13,8 @@ from uuid import UUID
 from vectorizer.errors import InvalidArgument, InvalidEmbeddings
 from vectorizer.measures import ColumnType
 from vectorizer.packing import (
+    COPY_HEADER,
+    COPY_TRAILER,
     field,
     jsonb_field,
     pack_bits,
@@ -44,6 +46,8 @@ Record: TypeAlias = Sequence[Any]
 
 _RECORD_LENGTH: Final = 4
 _NULL: Final = b"\xff\xff\xff\xff"
+# Made once: json.dumps with options makes an encoder for each call.
+_JSON: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 _ZERO_BYTE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 # Records that numpy handles at once: enough to spread its overhead, few enough to stay in cache.
 _AT_ONCE: Final = 256
@@ -238,38 +242,50 @@ class Packer:
             )
         return id_time(identifier)
 
-    def rows(
+    def stream(
         self, ids: Mapping[UUID | str, int], records: Sequence[Record], first: int,
         times: Sequence[int] | None = None,
-    ) -> Iterator[list[bytes]]:  # fmt: skip
-        """Yield the fields of each row.
+    ) -> Iterator[bytes]:  # fmt: skip
+        """Yield the last record of each id as a binary COPY, in pieces.
 
-        Raises InvalidArgument naming the position of a record that cannot be written.
+        So the server stores the first rows while the next are being packed. Raises
+        InvalidArgument naming the position of a record that cannot be written.
         """
         pairs = list(ids.items())
-        as_text = bool(records) and isinstance(records[0][1], str)
+        yield COPY_HEADER
         for start in range(0, len(pairs), _AT_ONCE):
             chunk = pairs[start : start + _AT_ONCE]
+            # Vectors first: they make sure that each record has four values.
             vectors = self._vectors([records[position] for _, position in chunk], chunk, first)
-            for number, ((identifier, position), vector) in enumerate(
-                zip(chunk, vectors, strict=True)
-            ):
-                _, metadata, contents, _ = records[position]
-                try:
-                    _check_kind(metadata, as_text=as_text)
-                    fields = [
-                        b"\x00\x00\x00\x10" + identifier.bytes
-                        if isinstance(identifier, UUID)
-                        else field(identifier.encode()),
-                        _metadata_field(metadata),
-                        _contents_field(contents),
-                        vector,
-                    ]
-                except (ValueError, TypeError, RecursionError) as error:
-                    raise _at(first + position, error) from error
-                if times is not None:
-                    fields.insert(1, time_field(times[start + number]))
-                yield fields
+            stamps = None if times is None else times[start : start + _AT_ONCE]
+            kind = isinstance(records[0][1], str)
+            yield self._rows(chunk, records, vectors, stamps, first=first, as_text=kind)
+        yield COPY_TRAILER
+
+    def _rows(
+        self, chunk: Sequence[tuple[UUID | str, int]], records: Sequence[Record],
+        vectors: Sequence[bytes], times: Sequence[int] | None, *, first: int, as_text: bool,
+    ) -> bytes:  # fmt: skip
+        count = b"\x00\x04" if times is None else b"\x00\x05"
+        parts: list[bytes] = []
+        for number, (identifier, position) in enumerate(chunk):
+            _, metadata, contents, _ = records[position]
+            try:
+                if metadata is not None and isinstance(metadata, str) != as_text:
+                    raise _MIXED
+                parts += (
+                    count,
+                    b"\x00\x00\x00\x10" + identifier.bytes
+                    if isinstance(identifier, UUID)
+                    else field(identifier.encode()),
+                    b"" if times is None else time_field(times[number]),
+                    _metadata_field(metadata),
+                    _contents_field(contents),
+                    vectors[number],
+                )
+            except (ValueError, TypeError, RecursionError) as error:
+                raise _at(first + position, error) from error
+        return b"".join(parts)
 
     def _vectors(
         self, records: Sequence[Record], chunk: Sequence[tuple[Any, int]], first: int
@@ -317,9 +333,7 @@ def _at(position: int, error: Exception) -> InvalidArgument:
     return InvalidArgument(f"record {position}: {reason}")
 
 
-def _check_kind(metadata: Any, *, as_text: bool) -> None:
-    if metadata is not None and isinstance(metadata, str) != as_text:
-        raise ValueError("metadata is JSON text in some records and a mapping in others")
+_MIXED: Final = ValueError("metadata is JSON text in some records and a mapping in others")
 
 
 def _metadata_field(metadata: Mapping[str, Any] | str | None) -> bytes:
@@ -327,7 +341,7 @@ def _metadata_field(metadata: Mapping[str, Any] | str | None) -> bytes:
         return _NULL
     value = json.loads(metadata) if isinstance(metadata, str) else metadata
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text = _JSON.encode(value)
         data = text.encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata cannot be written as JSON: {error}") from error

@@ -21,7 +21,6 @@ from vectorizer.database_errors import is_conflict
 from vectorizer.errors import InvalidArgument
 from vectorizer.filters import Filter, refuse_empty
 from vectorizer.identifiers import from_pg_time
-from vectorizer.packing import chunked_rows
 from vectorizer.partitioning import partition_of
 from vectorizer.records import Packer, Record, batches, checked_ids
 from vectorizer.texts import DOCUMENT
@@ -142,10 +141,9 @@ class AsyncCollectionWriter:
     async def _copy(self, connection: Connection, batch: _Batch, packer: Packer) -> None:
         statements = await self._tables.statements()
         times = batch.times if packer.has_time else None
-        rows = packer.rows(batch.ids, batch.records, batch.first, times)
         cursor = psycopg.AsyncRawCursor(connection)
         async with cursor.copy(statements.copy()) as copy:
-            for chunk in chunked_rows(rows):
+            for chunk in packer.stream(batch.ids, batch.records, batch.first, times):
                 await copy.write(chunk)
 
     async def _delete_ids(

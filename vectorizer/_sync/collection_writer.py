@@ -22,7 +22,6 @@ from vectorizer.database_errors import is_conflict
 from vectorizer.errors import InvalidArgument
 from vectorizer.filters import Filter, refuse_empty
 from vectorizer.identifiers import from_pg_time
-from vectorizer.packing import chunked_rows
 from vectorizer.partitioning import partition_of
 from vectorizer.records import Packer, Record, batches, checked_ids
 from vectorizer.texts import DOCUMENT
@@ -143,10 +142,9 @@ class CollectionWriter:
     def _copy(self, connection: Connection, batch: _Batch, packer: Packer) -> None:
         statements = self._tables.statements()
         times = batch.times if packer.has_time else None
-        rows = packer.rows(batch.ids, batch.records, batch.first, times)
         cursor = psycopg.RawCursor(connection)
         with cursor.copy(statements.copy()) as copy:
-            for chunk in chunked_rows(rows):
+            for chunk in packer.stream(batch.ids, batch.records, batch.first, times):
                 copy.write(chunk)
 
     def _delete_ids(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -379,3 +380,36 @@ def test_status_says_how_long_the_backfill_will_take(cli: Cli, installed: str) -
         " backfill_started_at = now() - interval '61 seconds'",
     )
     assert "1 rows, of about 61, about 1:0" in cli("status", "--url", installed).out
+
+
+def test_plan_change_and_switch(cli: Cli, blog: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECTORIZER_URL", blog)
+    plan = cli("plan", "blog", *INSTALL, "--price", "2", "--requests-per-minute", "60", "--json")
+    assert (plan.json["action"], plan.json["texts_to_send"], plan.json["seconds"]) == (
+        "install", 3, 1.0,
+    )  # fmt: skip
+    assert cli("install", "blog", *INSTALL).code == 0
+    assert cli("run").code == 0
+    assert cli("plan", "blog", "--json").json["texts_to_send"] == 0
+    changed = (*INSTALL, "--template", "{title}: {chunk}", "--cache")
+    shown = cli("plan", "blog", *changed).out
+    assert "a new generation would be made" in shown
+    assert re.search(r'template +null -> "{title}: {chunk}"', shown)
+    assert "3 texts" in shown
+    refused = cli("install", "blog", *changed)
+    assert (refused.code, "change => true" in refused.err) == (2, True)
+    asked = cli("install", "blog", *changed, "--change")
+    assert (asked.code, "say --yes" in asked.err) == (2, True)
+    assert cli("install", "blog", *changed, "--change", "--yes").code == 0
+    assert "blog, generation 2: building" in cli("status").out
+    early = cli("switch", "blog")
+    assert (early.code, "has not caught up: its backfill" in early.err) == (1, True)
+    assert cli("run").code == 0
+    assert "blog, generation 2: live" in cli("status").out
+    back = cli("switch", "blog", "1").out
+    assert "Readers of blog see generation 1 now." in back
+    assert "drop-generation blog 2" in back
+    assert cli("switch", "blog", "--json").json == {"serving": 2, "kept": [1]}
+    assert cli("drop-generation", "blog", "2").code == 2
+    assert cli("drop-generation", "blog", "1").out == "Generation 1 of blog is dropped.\n"
+    assert cli("verify").code == 0

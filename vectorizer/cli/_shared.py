@@ -17,9 +17,11 @@ from rich.console import Console
 from vectorizer._sync.database import Database
 from vectorizer._sync.schema import Schema
 from vectorizer.errors import (
+    BudgetExhausted,
     ConfigurationError,
     EmbedderUnavailable,
     LeaseLost,
+    NotCaughtUp,
     NotInstalled,
     SyncFailed,
     SyncTimeout,
@@ -63,7 +65,15 @@ def print_version(value: bool) -> None:
         raise typer.Exit
 
 
-_PASSING = (EmbedderUnavailable, LeaseLost, SyncFailed, SyncTimeout, VectorizerPaused)
+_PASSING = (
+    BudgetExhausted,
+    EmbedderUnavailable,
+    LeaseLost,
+    NotCaughtUp,
+    SyncFailed,
+    SyncTimeout,
+    VectorizerPaused,
+)
 
 
 def exit_code(error: VectorizerError) -> int:

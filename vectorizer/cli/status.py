@@ -45,7 +45,7 @@ def command(
 
 def _table(row: dict[str, Any]) -> Table:
     table = Table(
-        title=escape(f"{row['name']}: {row['state']}"),
+        title=escape(f"{row['name']}{_generation(row)}: {row['state']}"),
         title_justify="left",
         show_header=False,
         box=None,
@@ -60,6 +60,7 @@ def _table(row: dict[str, Any]) -> Table:
     table.add_row("in flight", f"{row['in_flight']:,} rows")
     table.add_row("waiting to retry", f"{row['retrying']:,} rows")
     table.add_row("dead letters", f"{row['dead_letters']:,} rows")
+    table.add_row("sent today", f"{row['tokens_today'] or 0:,} tokens")
     done = "done" if row["backfill_done"] else f"of about {row['backfill_total']:,}"
     left = _left(row["backfill_eta"])
     table.add_row("backfill", f"{row['backfill_claimed']:,} rows, {done}{left}")
@@ -67,6 +68,10 @@ def _table(row: dict[str, Any]) -> Table:
     for warning in row["warnings"]:
         table.add_row("[bold]warning[/]", escape(warning))
     return table
+
+
+def _generation(row: dict[str, Any]) -> str:
+    return "" if row["serving"] and row["generation"] == 1 else f", generation {row['generation']}"
 
 
 def _left(eta: datetime | None) -> str:

@@ -1,0 +1,53 @@
+"""`vectorizer switch`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vectorizer.cli._shared import (
+    JsonOption,
+    NameArgument,
+    UrlOption,
+    database_url,
+    opened,
+    out,
+    print_json,
+)
+
+HELP = """Let readers see another generation of a vectorizer, all at once.
+
+A new generation, after a change of model or chunking, takes over by itself when it has caught up.
+This is the way back, as long as the old one is kept, and forth again.
+
+Example: vectorizer switch blog 1
+"""
+
+
+def command(
+    name: NameArgument,
+    generation: Annotated[
+        int | None, typer.Argument(help="Number of the generation; by default the newest.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also to one that has not caught up.")
+    ] = False,
+    json: JsonOption = False,
+    url: UrlOption = None,
+) -> None:
+    """Switch to another generation."""
+    with opened(database_url(url)) as schema:
+        serving = schema.switch(name, generation, force=force)
+        others = [row["generation"] for row in schema.status(name) if not row["serving"]]
+    if json:
+        print_json({"serving": serving, "kept": others})
+        return
+    out.print(f"Readers of {name} see generation {serving} now.", markup=False)
+    for other in others:
+        out.print(
+            f"Generation {other} is kept in step and can be switched to; when it is not needed any "
+            f"more: vectorizer drop-generation {name} {other}",
+            markup=False,
+            soft_wrap=True,
+        )

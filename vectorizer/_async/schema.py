@@ -33,10 +33,14 @@ class _TakenBack(Exception):
 
 
 class AsyncSchema:
-    """The schema that holds registry, queues and functions in one database."""
+    """The schema that holds registry, queues and functions in one database.
 
-    def __init__(self, database: AsyncDatabase) -> None:
+    script: takes the statements that would change the database, instead of the database.
+    """
+
+    def __init__(self, database: AsyncDatabase, *, script: list[str] | None = None) -> None:
         self.database = database
+        self._script = script
         self._names = {
             "schema": sql.Identifier(database.schema),
             "schema_name": sql.Literal(database.schema),
@@ -153,6 +157,16 @@ class AsyncSchema:
         ConfigurationError, AlreadyInstalled or ExtensionMissing; nothing at all is changed
         then.
         """
+        if self._script is not None:
+            path = sql.Identifier(schema_name, table).as_string(None)
+            self._write(
+                "select {schema}.install(%s, %s::regclass, %s, %s)",
+                name,
+                path,
+                Jsonb(definition.to_json()),
+                change,
+            )
+            return 0
         await self.database.require_primary()
         current = await self._is_current()
         async for attempt in _patient():
@@ -289,7 +303,46 @@ class AsyncSchema:
                 [name, timeout],
             )
 
+    def migration_script(self, after: int = 0) -> str:
+        """Return the SQL that brings a schema of version `after` up to this program's."""
+        missing = [migration for migration in migrations() if migration.number > after]
+        parts: list[sql.Composable] = [compose(_BOOTSTRAP, **self._names)]
+        for migration in missing:
+            parts.append(compose(migration.text, **self._names))
+            parts.append(
+                compose(
+                    "insert into {schema}.migration (number, name) values ({number}, {name});",
+                    number=sql.Literal(migration.number),
+                    name=sql.Literal(migration.name),
+                    **self._names,
+                )
+            )
+        parts += [
+            sql.SQL("set local check_function_bodies = off;"),
+            compose(functions().text, **self._names),
+            compose(
+                "update {schema}.migration set functions = {digest} "
+                "where number = (select max(number) from {schema}.migration);",
+                digest=sql.Literal(functions().digest),
+                **self._names,
+            ),
+        ]
+        body = sql.SQL("\n").join(parts).as_string(None)
+        return f"begin;\n{body}\ncommit;"
+
+    def _write(self, statement: str, *arguments: object) -> None:
+        # The arguments are literals here: a script is to be read, and run by something else.
+        assert self._script is not None  # noqa: S101 - asked by the callers
+        values = {f"_{n}": sql.Literal(value) for n, value in enumerate(arguments)}
+        for name in values:
+            statement = statement.replace("%s", f"{{{name}}}", 1)
+        written = compose(f"{statement};", **self._names, **values).as_string(None)
+        self._script.append(written)
+
     async def _call(self, statement: str, *arguments: object) -> JSON:
+        if self._script is not None:
+            self._write(statement, *arguments)
+            return None
         await self.database.require_primary()
         async for attempt in _patient():
             with attempt:
@@ -305,7 +358,8 @@ class AsyncSchema:
 
         Raises NotCaughtUp unless it is in step with the source, or forced.
         """
-        return int(await self._call("select {schema}.switch(%s, %s, %s)", name, generation, force))
+        number = await self._call("select {schema}.switch(%s, %s, %s)", name, generation, force)
+        return int(number or 0)
 
     async def switch_when_caught_up(self, vectorizer: int) -> bool:
         """Let a new generation serve if it has caught up; return whether it was switched to."""

@@ -263,6 +263,18 @@ class AsyncVectorizer:
         building = [one for one in generations if one.takes_over]
         return (building or generations)[0], generations, []
 
+    async def install_script(self, *, change: bool = False) -> str:
+        """Return the SQL by which `install` attaches to the table, for a migration tool.
+
+        It does not hold what brings our own schema up to date: see `vectorizer sql migrate`.
+        """
+        if self._definition is None:
+            raise ConfigurationError(f"vectorizer {self.name} is installed already")
+        script: list[str] = []
+        schema = AsyncSchema(self._database, script=script)
+        await schema.install(self.name, *self._source, self._definition, change=change)
+        return "\n".join(script)
+
     async def uninstall(self, *, drop_embeddings: bool = False) -> None:
         """Detach from the table. The embeddings stay unless `drop_embeddings` is true.
 

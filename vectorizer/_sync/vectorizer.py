@@ -264,6 +264,18 @@ class Vectorizer:
         building = [one for one in generations if one.takes_over]
         return (building or generations)[0], generations, []
 
+    def install_script(self, *, change: bool = False) -> str:
+        """Return the SQL by which `install` attaches to the table, for a migration tool.
+
+        It does not hold what brings our own schema up to date: see `vectorizer sql migrate`.
+        """
+        if self._definition is None:
+            raise ConfigurationError(f"vectorizer {self.name} is installed already")
+        script: list[str] = []
+        schema = Schema(self._database, script=script)
+        schema.install(self.name, *self._source, self._definition, change=change)
+        return "\n".join(script)
+
     def uninstall(self, *, drop_embeddings: bool = False) -> None:
         """Detach from the table. The embeddings stay unless `drop_embeddings` is true.
 

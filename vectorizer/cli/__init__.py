@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -15,9 +16,11 @@ import typer
 from vectorizer.cli import (
     _shared,
     collapse,
+    config,
     dead_letters,
     demo,
     drop_generation,
+    init,
     install,
     migrate,
     pause,
@@ -26,6 +29,7 @@ from vectorizer.cli import (
     retry,
     run,
     search,
+    sql,
     status,
     suspend,
     switch,
@@ -34,6 +38,7 @@ from vectorizer.cli import (
     wait,
     worker,
 )
+from vectorizer.cli._settings import use_file
 from vectorizer.cli._shared import complain, exit_code
 from vectorizer.errors import VectorizerError
 
@@ -60,13 +65,23 @@ def _root(
             "--version", callback=_shared.print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    config_: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            envvar="VECTORIZER_CONFIG",
+            help="Configuration file; by default vectorizer.toml, if it is there.",
+        ),
+    ] = None,
 ) -> None:
     """Keep embeddings in step with PostgreSQL tables."""
     _ = version
+    use_file(config_)
 
 
 for module in (
     demo,
+    init,
     install,
     plan,
     run,
@@ -88,6 +103,12 @@ for module in (
 ):
     name = module.__name__.rpartition(".")[2].replace("_", "-")
     app.command(name, help=module.HELP)(module.command)
+app.command(
+    "sql",
+    help=sql.HELP,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(sql.command)
+app.add_typer(config.app, name="config", help=config.HELP)
 
 
 def main() -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from vectorizer._sync.vectorizer import Vectorizer
-from vectorizer.cli._shared import database_url
+from vectorizer.cli._settings import offline, settings
+from vectorizer.cli._shared import database_url, schema_name
+from vectorizer.config import VectorizerConfig
 from vectorizer.embedders import create
 from vectorizer.errors import ConfigurationError
+from vectorizer.naming import default_name
 
-__all__ = ["described", "parse_chunk_size", "parse_interval", "vectorizer_of"]
+__all__ = ["described", "parse_chunk_size", "vectorizer_of", "vectorizers_of"]
 
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _EMBEDDER = ("model", "dimensions", "base_url")
 
 
@@ -35,6 +36,9 @@ def _options(
     time_column: Annotated[
         str | None, typer.Option(help="The row's time; rows where it is NULL are not embedded.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Columns of the unique index that names a row, by commas.")
+    ] = None,
     partition_interval: Annotated[
         str | None, typer.Option(help="Partition by time, each this wide: 24h, 30d, 4w.")
     ] = None,
@@ -45,8 +49,9 @@ def _options(
         str | None, typer.Option(help="Name of the vectorizer; by default the table's.")
     ] = None,
     embedder: Annotated[
-        str, typer.Option(help="minilm, openai, or a class as module:name.")
-    ] = "minilm",
+        str | None,
+        typer.Option(help="minilm, openai, or a class as module:name.", show_default="minilm"),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model of the embedder.")] = None,
     dimensions: Annotated[int | None, typer.Option(help="Dimensions of its vectors.")] = None,
     base_url: Annotated[
@@ -110,45 +115,22 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     ]
 
 
-def vectorizer_of(table: str, options: dict[str, Any], url: str | None) -> Vectorizer:
-    """Return the vectorizer that these options describe.
+def vectorizers_of(
+    table: str | None, options: dict[str, Any], url: str | None, *, script: bool = False
+) -> dict[str, Vectorizer]:
+    """Return the vectorizer these options describe, over what vectorizer.toml says of it.
 
+    Without a table and a name those that the file defines. script: no database is needed.
     Raises ConfigurationError or what the embedder raises for its own options.
     """
-    options = dict(options)
-    embedder = {"provider": options.pop("embedder")}
-    embedder |= {key: options.pop(key) for key in _EMBEDDER if key in options}
-    schema_name, _, table_name = table.rpartition(".")
-    if "chunk_column" not in options:
-        raise ConfigurationError("--chunk-column is missing: name the column that is embedded")
-    for option, parse in (
-        ("metadata", _columns),
-        ("partition_interval", parse_interval),
-        ("chunk_size", parse_chunk_size),
-    ):
-        if option in options:
-            options[option] = parse(options[option])
-    return Vectorizer(
-        database_url(url),
-        table_name,
-        schema_name=schema_name or "public",
-        embedder=create(embedder),
-        **options,
-    )
+    database = "" if script and offline() else database_url(url)
+    return {name: _made(database, name, one) for name, one in _wanted(table, options).items()}
 
 
-def _columns(text: str) -> list[str]:
-    return [column.strip() for column in text.split(",") if column.strip()]
-
-
-def parse_interval(text: str) -> timedelta:
-    """Return 24h, 30d or 4w as a timedelta; raise ConfigurationError for anything else."""
-    match = re.fullmatch(r"(\d{1,5})\s*([hdw])", text.strip())
-    if match is None or not int(match[1]):
-        raise ConfigurationError(
-            f"--partition-interval {text!r}: give hours, days or weeks, such as 24h, 30d or 4w"
-        )
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+def vectorizer_of(table: str | None, options: dict[str, Any], url: str | None) -> Vectorizer:
+    """Return the one vectorizer these options describe."""
+    (vectorizer,) = vectorizers_of(table, options, url).values()
+    return vectorizer
 
 
 def parse_chunk_size(text: str) -> tuple[int, int]:
@@ -159,3 +141,45 @@ def parse_chunk_size(text: str) -> tuple[int, int]:
             f"--chunk-size {text!r}: give two numbers of characters, such as 500,1000"
         )
     return int(match[1]), int(match[2])
+
+
+def _made(url: str, name: str, defined: VectorizerConfig) -> Vectorizer:
+    schema, _, table = defined.table.rpartition(".")
+    return Vectorizer(
+        url,
+        table,
+        schema_name=schema or "public",
+        name=name,
+        embedder=create(defined.embedder),
+        schema=schema_name(),
+        **defined.options(),
+    )
+
+
+def _wanted(table: str | None, options: dict[str, Any]) -> dict[str, VectorizerConfig]:
+    flags = dict(options)
+    name = flags.pop("name", None)
+    if table is not None:
+        schema, _, bare = table.rpartition(".")
+        name = name or default_name(schema or "public", bare)
+        flags["table"] = table
+    elif name is None and flags:
+        raise ConfigurationError("these options need a TABLE, or the --name of one in the file")
+    described = {key: flags.pop(key) for key in _EMBEDDER if key in flags}
+    if described or "embedder" in flags:
+        flags["embedder"] = {"provider": flags.get("embedder", "minilm"), **described}
+    if "chunk_size" in flags:
+        flags["chunk_size"] = parse_chunk_size(flags["chunk_size"])
+    defined = settings(vectorizers={name: flags} if name else {}).config.vectorizers
+    if name is not None:
+        if name not in defined:
+            raise ConfigurationError(
+                f"vectorizer.toml defines no vectorizer {name!r}; it defines: "
+                f"{', '.join(defined) or 'none'}"
+            )
+        return {name: defined[name]}
+    if not defined:
+        raise ConfigurationError(
+            "name a TABLE, or define vectorizers in vectorizer.toml: vectorizer init TABLE"
+        )
+    return defined

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from vectorizer._sync.database import Database
 from vectorizer._sync.schema import Schema
+from vectorizer.cli._settings import settings
 from vectorizer.errors import (
     BudgetExhausted,
     ConfigurationError,
@@ -30,15 +31,20 @@ from vectorizer.errors import (
 )
 
 __all__ = [
+    "DryRunOption",
     "JsonOption",
     "NameArgument",
     "UrlOption",
+    "changing",
     "complain",
     "database_url",
     "exit_code",
     "opened",
     "print_json",
+    "print_sql",
     "print_version",
+    "report",
+    "schema_name",
     "selected",
 ]
 
@@ -55,6 +61,9 @@ UrlOption = Annotated[
     ),
 ]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Vectorizer.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the SQL that would be run, and run nothing.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -88,7 +97,8 @@ def complain(message: str) -> None:
 
 def database_url(url: str | None) -> str:
     """Return the URL to use; starts the embedded database, and says so, where none is given."""
-    if url:
+    # A flag wins over the environment, and that over the file; typer has seen to the first two.
+    if url := url or settings().config.database.url:
         return _checked(url)
     from vectorizer import embedded  # noqa: PLC0415 - only here is it needed
 
@@ -99,6 +109,11 @@ def database_url(url: str | None) -> str:
         soft_wrap=True,
     )
     return server.url
+
+
+def schema_name() -> str:
+    """Return the schema that holds our own tables."""
+    return settings().config.database.schema_
 
 
 def _checked(url: str) -> str:
@@ -116,10 +131,36 @@ def _checked(url: str) -> str:
 @contextmanager
 def opened(url: str) -> Iterator[Schema]:
     """Open a database that has our schema in it."""
-    with Database(url) as database:
+    with Database(url, schema=schema_name()) as database:
         schema = Schema(database)
         schema.check()
         yield schema
+
+
+@contextmanager
+def changing(url: str | None, *, dry_run: bool) -> Iterator[Schema]:
+    """Open a database to change it; in a dry run print the statements and end instead."""
+    if not dry_run:
+        with opened(database_url(url)) as schema:
+            yield schema
+        return
+    script: list[str] = []
+    yield Schema(Database("", schema=schema_name()), script=script)
+    print_sql("\n".join(script))
+    raise typer.Exit
+
+
+def print_sql(script: str) -> None:
+    """Print SQL as it is, to be piped into psql."""
+    sys.stdout.write(script + "\n")
+
+
+def report(json: bool, value: Any, text: str) -> None:
+    """Print what was done: as JSON, or in words."""
+    if json:
+        print_json(value)
+    else:
+        out.print(text, markup=False, soft_wrap=True)
 
 
 def selected(schema: Schema, names: list[str] | None) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from vectorizer.cli._shared import (
+    DryRunOption,
     JsonOption,
     NameArgument,
     UrlOption,
-    database_url,
-    opened,
-    out,
-    print_json,
+    changing,
+    report,
 )
 
 HELP = """Shrink a change log that nobody drained to one entry a row. Nothing is lost.
@@ -21,15 +20,15 @@ Example: vectorizer collapse blog
 """
 
 
-def command(name: NameArgument, json: JsonOption = False, url: UrlOption = None) -> None:
+def command(
+    name: NameArgument,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    url: UrlOption = None,
+) -> None:
     """Collapse the log of a vectorizer."""
-    with opened(database_url(url)) as schema:
+    with changing(url, dry_run=dry_run) as schema:
         removed = schema.collapse(name)
-        status = schema.status(name)[0]
-    if json:
-        print_json({"removed": removed, "waiting": status["waiting"]})
-        return
-    out.print(
-        f"{removed:,} entries of the change log of {name} went; {status['waiting']:,} are left.",
-        markup=False,
-    )
+        waiting = 0 if dry_run else schema.status(name)[0]["waiting"]
+    text = f"{removed:,} entries of the change log of {name} went; {waiting:,} are left."
+    report(json, {"removed": removed, "waiting": waiting}, text)

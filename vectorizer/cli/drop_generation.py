@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from vectorizer.cli._shared import NameArgument, UrlOption, database_url, opened, out
+from vectorizer.cli._shared import (
+    DryRunOption,
+    JsonOption,
+    NameArgument,
+    UrlOption,
+    changing,
+    report,
+)
 
 HELP = """Drop a generation that readers do not see: its embeddings, its queue and its triggers.
 
@@ -17,9 +24,12 @@ Example: vectorizer drop-generation blog 1
 def command(
     name: NameArgument,
     generation: Annotated[int, typer.Argument(help="Number of the generation, see status.")],
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
     """Drop a generation."""
-    with opened(database_url(url)) as schema:
+    with changing(url, dry_run=dry_run) as schema:
         schema.drop_generation(name, generation)
-    out.print(f"Generation {generation} of {name} is dropped.", markup=False)
+    text = f"Generation {generation} of {name} is dropped."
+    report(json, {"name": name, "dropped": generation}, text)

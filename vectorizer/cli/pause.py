@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from vectorizer.cli._shared import NameArgument, UrlOption, database_url, opened, out
+from vectorizer.cli._shared import (
+    DryRunOption,
+    JsonOption,
+    NameArgument,
+    UrlOption,
+    changing,
+    report,
+)
 
 HELP = """Stop embedding. Changes go on being captured, so nothing is lost.
 
@@ -21,9 +28,12 @@ def command(
         bool,
         typer.Option("--discard", help="Stop capturing, too, and empty the log; resume compares."),
     ] = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
     """Pause a vectorizer."""
-    with opened(database_url(url)) as schema:
+    with changing(url, dry_run=dry_run) as schema:
         schema.pause(name, reason, discard=discard)
-    out.print(f"Vectorizer {name} is paused; go on with: vectorizer resume {name}")
+    text = f"Vectorizer {name} is paused; go on with: vectorizer resume {name}"
+    report(json, {"name": name, "paused": True, "reason": reason, "discarded": discard}, text)

@@ -9,11 +9,13 @@ import typer
 from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.cli._definition import described, vectorizer_of
 from vectorizer.cli._plan import print_plan
+from vectorizer.cli._settings import settings
 from vectorizer.cli._shared import JsonOption, UrlOption, database_url, print_json
 
 HELP = """Tell what an install, a change or a run would send to the model and cost. Nothing is done.
 
-With the options of install it is about a table, else about a vectorizer that is installed.
+With the options of install it is about a table, else about a vectorizer that vectorizer.toml
+defines, or one that is installed.
 
 Example: vectorizer plan blog --chunk-column contents --embedder openai
 """
@@ -39,8 +41,10 @@ def command(
     url: UrlOption = None,
 ) -> None:
     """Show a plan."""
-    if "chunk_column" in options:
+    if options:
         vectorizer = vectorizer_of(name_or_table, options, url)
+    elif name_or_table in settings().config.vectorizers:
+        vectorizer = vectorizer_of(None, {"name": name_or_table}, url)
     else:
         vectorizer = Vectorizer.connect(database_url(url), name_or_table)
     with vectorizer:

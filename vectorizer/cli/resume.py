@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from vectorizer.cli._shared import NameArgument, UrlOption, database_url, opened, out
+from vectorizer.cli._shared import (
+    DryRunOption,
+    JsonOption,
+    NameArgument,
+    UrlOption,
+    changing,
+    report,
+)
 
 HELP = """Go on after pause or suspend. Text that did not change is not embedded again.
 
@@ -10,8 +17,13 @@ Example: vectorizer resume blog
 """
 
 
-def command(name: NameArgument, url: UrlOption = None) -> None:
+def command(
+    name: NameArgument,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    url: UrlOption = None,
+) -> None:
     """Resume a vectorizer."""
-    with opened(database_url(url)) as schema:
+    with changing(url, dry_run=dry_run) as schema:
         schema.resume(name)
-    out.print(f"Vectorizer {name} goes on.")
+    report(json, {"name": name, "resumed": True}, f"Vectorizer {name} goes on.")

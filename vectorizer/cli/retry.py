@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import json as jsonlib
 from typing import Annotated, Any
 
 import typer
 
-from vectorizer.cli._shared import NameArgument, UrlOption, database_url, opened, out
+from vectorizer._sync.schema import Schema
+from vectorizer.cli._shared import (
+    DryRunOption,
+    JsonOption,
+    NameArgument,
+    UrlOption,
+    changing,
+    database_url,
+    opened,
+    report,
+)
 from vectorizer.errors import ConfigurationError
 
 HELP = """Give dead letters another life: those with the given keys, or all.
@@ -22,17 +32,27 @@ def command(
     name: NameArgument,
     keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
     """Retry dead letters."""
     if bool(keys) == all_:
         raise ConfigurationError("retry needs either keys or --all")
-    with opened(database_url(url)) as schema:
-        columns = [column.column for column in schema.find(name).key]
-        dead = [letter["key"] for letter in schema.dead_letters(name)]
-        wanted = None if all_ else [_matching(key, columns, dead) for key in keys or ()]
+    wanted = None
+    if keys:
+        with opened(database_url(url)) as schema:
+            wanted = _wanted(schema, name, keys)
+    with changing(url, dry_run=dry_run) as schema:
         revived = schema.retry(name, wanted)
-    out.print(f"{revived} rows will be tried again: vectorizer run {name}")
+    text = f"{revived} rows will be tried again: vectorizer run {name}"
+    report(json, {"name": name, "retried": revived}, text)
+
+
+def _wanted(schema: Schema, name: str, keys: list[str]) -> list[dict[str, Any]]:
+    columns = [column.column for column in schema.find(name).key]
+    dead = [letter["key"] for letter in schema.dead_letters(name)]
+    return [_matching(key, columns, dead) for key in keys]
 
 
 def _matching(text: str, columns: list[str], dead: list[dict[str, Any]]) -> dict[str, Any]:
@@ -47,6 +67,6 @@ def _matching(text: str, columns: list[str], dead: list[dict[str, Any]]) -> dict
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return jsonlib.loads(text)
     except ValueError as error:
         raise ConfigurationError(f"key {text} is no JSON: {error}") from error

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from vectorizer.cli._shared import NameArgument, UrlOption, database_url, opened, out
+from vectorizer.cli._shared import (
+    DryRunOption,
+    JsonOption,
+    NameArgument,
+    UrlOption,
+    changing,
+    report,
+)
 
 HELP = """Take the triggers off, for a migration that PostgreSQL would refuse because of them.
 
@@ -10,8 +17,14 @@ Example: vectorizer suspend blog
 """
 
 
-def command(name: NameArgument, url: UrlOption = None) -> None:
+def command(
+    name: NameArgument,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    url: UrlOption = None,
+) -> None:
     """Suspend a vectorizer."""
-    with opened(database_url(url)) as schema:
+    with changing(url, dry_run=dry_run) as schema:
         schema.suspend(name)
-    out.print(f"Vectorizer {name} is suspended; after the migration: vectorizer resume {name}")
+    text = f"Vectorizer {name} is suspended; after the migration: vectorizer resume {name}"
+    report(json, {"name": name, "suspended": True}, text)

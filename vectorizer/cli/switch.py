@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from vectorizer.cli._shared import (
+    DryRunOption,
     JsonOption,
     NameArgument,
     UrlOption,
-    database_url,
-    opened,
+    changing,
     out,
     print_json,
 )
@@ -33,13 +33,15 @@ def command(
     force: Annotated[
         bool, typer.Option("--force", help="Also to one that has not caught up.")
     ] = False,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
     """Switch to another generation."""
-    with opened(database_url(url)) as schema:
+    with changing(url, dry_run=dry_run) as schema:
         serving = schema.switch(name, generation, force=force)
-        others = [row["generation"] for row in schema.status(name) if not row["serving"]]
+        rows = [] if dry_run else schema.status(name)
+    others = [row["generation"] for row in rows if not row["serving"]]
     if json:
         print_json({"serving": serving, "kept": others})
         return

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from vectorizer.cli._shared import UrlOption, database_url, opened, out
+from vectorizer.cli._shared import (
+    DryRunOption,
+    JsonOption,
+    NameArgument,
+    UrlOption,
+    changing,
+    report,
+)
 
 HELP = """Detach a vectorizer from its table. Its embeddings stay unless you say otherwise.
 
@@ -15,15 +22,18 @@ Example: vectorizer uninstall blog --drop-embeddings
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="Vectorizer.")],
+    name: NameArgument,
     drop_embeddings: Annotated[
         bool, typer.Option("--drop-embeddings", help="Drop its embeddings, too.")
     ] = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
     """Uninstall a vectorizer."""
-    with opened(database_url(url)) as schema:
+    with changing(url, dry_run=dry_run) as schema:
         schema.uninstall(name, drop_embeddings=drop_embeddings)
     kept = "dropped" if drop_embeddings else "kept; installing it again takes them up"
     text = f"Vectorizer {name} is uninstalled; its embeddings are {kept}."
-    out.print(text, markup=False, soft_wrap=True)
+    value = {"name": name, "uninstalled": True, "embeddings_dropped": drop_embeddings}
+    report(json, value, text)

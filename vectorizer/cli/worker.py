@@ -14,7 +14,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from vectorizer.cli._logs import LogFormat, LogLevel, configure
+from vectorizer.cli._settings import settings
 from vectorizer.cli._shared import UrlOption, database_url
+from vectorizer.config import MetricsConfig
 from vectorizer.errors import ConfigurationError
 from vectorizer.metrics import Metrics
 from vectorizer.worker import Worker, WorkerOptions, serving_http
@@ -31,28 +33,43 @@ Example: vectorizer worker --concurrency 8
 log = logging.getLogger("vectorizer.worker")
 
 
+def _default(option: str) -> str:
+    return f"[default: {getattr(WorkerOptions(), option)}]"
+
+
 def command(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")
     ] = None,
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Batches in flight over all vectorizers.")
-    ] = 4,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows claimed at once.")] = 200,
+        int | None, typer.Option(help=f"Batches in flight over all. {_default('concurrency')}")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=f"Rows claimed at once. {_default('batch_size')}")
+    ] = None,
+    lease_seconds: Annotated[
+        float | None,
+        typer.Option(help=f"A batch is ours so long. {_default('lease_seconds')}"),
+    ] = None,
     poll_seconds: Annotated[
-        float, typer.Option(help="Seconds between two looks while changes arrive.")
-    ] = 0.02,
+        float | None,
+        typer.Option(help=f"Between two looks while changes arrive. {_default('poll_seconds')}"),
+    ] = None,
     idle_seconds: Annotated[
-        float, typer.Option(help="Seconds between two looks while none do.")
-    ] = 0.25,
+        float | None,
+        typer.Option(help=f"Between two looks while none do. {_default('idle_seconds')}"),
+    ] = None,
     grace_seconds: Annotated[
-        float, typer.Option(min=0, help="Seconds to finish in after SIGTERM.")
-    ] = 20.0,
+        float | None,
+        typer.Option(help=f"To finish in after SIGTERM. {_default('grace_seconds')}"),
+    ] = None,
     schedule: Annotated[
         list[str] | None,
         typer.Option(help='Drain one at certain times only: NAME="*/5 * * * *". Repeatable.'),
     ] = None,
-    timezone: Annotated[str, typer.Option(help="Time zone of schedules.")] = "UTC",
+    timezone: Annotated[
+        str | None, typer.Option(help=f"Of all schedules. {_default('timezone')}")
+    ] = None,
     listen: Annotated[
         str | None, typer.Option(help="Channel on which your NOTIFY wakes the worker at once.")
     ] = None,
@@ -60,36 +77,53 @@ def command(
         str | None, typer.Option(help='Verify everything at these times, such as "@daily".')
     ] = None,
     verify_repair: Annotated[
-        bool, typer.Option("--verify-repair", help="Queue what a verification finds wrong.")
-    ] = False,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="Serve /metrics, /healthz and /readyz on this port."),
+        bool | None, typer.Option("--verify-repair", help="Queue what is found wrong then.")
     ] = None,
-    metrics_host: Annotated[str, typer.Option(help="... of this address.")] = "127.0.0.1",
-    log_format: Annotated[
-        LogFormat, typer.Option(help="Lines to read, or JSON.")
-    ] = LogFormat.console,
-    log_level: Annotated[LogLevel, typer.Option(help="What is worth a line.")] = LogLevel.info,
+    upkeep: Annotated[
+        bool | None, typer.Option("--upkeep/--no-upkeep", help="Look after the queue's tables.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve /metrics, /healthz and /readyz on this port.")
+    ] = None,
+    metrics_host: Annotated[
+        str | None, typer.Option(help="... of this address; by default 127.0.0.1.")
+    ] = None,
+    log_format: Annotated[LogFormat | None, typer.Option(help="Lines to read, or JSON.")] = None,
+    log_level: Annotated[LogLevel | None, typer.Option(help="What is worth a line.")] = None,
     url: UrlOption = None,
 ) -> None:
     """Run a worker."""
-    options = WorkerOptions(
-        concurrency=concurrency,
-        batch_size=batch_size,
-        poll_seconds=poll_seconds,
-        idle_seconds=idle_seconds,
-        grace_seconds=grace_seconds,
-        schedules=parse_schedules(schedule or []),
-        timezone=timezone,
-        listen=listen,
-        verify_schedule=verify_schedule,
-        verify_repair=verify_repair,
+    config = settings(
+        worker={
+            "concurrency": concurrency,
+            "batch_size": batch_size,
+            "lease_seconds": lease_seconds,
+            "poll_seconds": poll_seconds,
+            "idle_seconds": idle_seconds,
+            "grace_seconds": grace_seconds,
+            "schedules": parse_schedules(schedule) if schedule else None,
+            "timezone": timezone,
+            "listen": listen,
+            "verify_schedule": verify_schedule,
+            "verify_repair": verify_repair,
+            "upkeep": upkeep,
+        },
+        metrics={"port": metrics_port, "host": metrics_host},
+        log={
+            "format": log_format and log_format.value,
+            "level": log_level and log_level.value,
+        },
+    ).config
+    configure(config.log.format, config.log.level)
+    metrics = None if config.metrics.port is None else Metrics()
+    worker = Worker(
+        database_url(url),
+        names or None,
+        options=config.worker,
+        observer=metrics,
+        schema=config.database.schema_,
     )
-    configure(log_format.value, log_level.value)
-    metrics = None if metrics_port is None else Metrics()
-    worker = Worker(database_url(url), names or None, options=options, observer=metrics)
-    asyncio.run(_serve(worker, metrics, metrics_host, metrics_port or 0))
+    asyncio.run(_serve(worker, metrics, config.metrics))
     raise typer.Exit(0)
 
 
@@ -104,15 +138,16 @@ def parse_schedules(given: list[str]) -> dict[str, str]:
     return {name.strip(): cron.strip() for name, _, cron in (one.partition("=") for one in given)}
 
 
-async def _serve(worker: Worker, metrics: Metrics | None, host: str, port: int) -> None:
+async def _serve(worker: Worker, metrics: Metrics | None, pages: MetricsConfig) -> None:
     loop = asyncio.get_running_loop()
     # Models that are not asynchronous run in threads: one for each batch, some to spare.
     loop.set_default_executor(ThreadPoolExecutor(worker.options.concurrency + 4))
     _stop_on_signals(worker, loop)
     async with AsyncExitStack() as stack:
         if metrics is not None:
-            taken = await stack.enter_async_context(serving_http(worker, metrics, host, port))
-            log.info("metrics on http://%s:%d/metrics", host, taken)
+            http = serving_http(worker, metrics, pages.host, pages.port or 0)
+            port = await stack.enter_async_context(http)
+            log.info("metrics on http://%s:%d/metrics", pages.host, port)
         given_back = await worker.run()
     log.info("stopped")
     if given_back:

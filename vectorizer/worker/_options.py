@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
 
 from vectorizer.errors import ConfigurationError
 
 __all__ = ["WorkerOptions"]
+
+# For whoever checks with pydantic, which tells more than the errors below.
+_Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +33,14 @@ class WorkerOptions:
     upkeep: whether this worker looks after partitions, retention and the queue's own tables.
     """
 
-    concurrency: int = 4
-    batch_size: int = 200
-    lease_seconds: float = 30.0
-    poll_seconds: float = 0.02
-    idle_seconds: float = 0.25
-    grace_seconds: float = 20.0
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    concurrency: _Count = 4
+    batch_size: _Count = 200
+    lease_seconds: _Positive = 30.0
+    poll_seconds: _Positive = 0.02
+    idle_seconds: _Positive = 0.25
+    grace_seconds: Annotated[float, Field(ge=0)] = 20.0
     schedules: Mapping[str, str] = field(default_factory=dict)
     timezone: str = "UTC"
     listen: str | None = None

@@ -163,11 +163,6 @@ class Shape:
             return Clock.FUNCTION
         return Clock.ID if self.uuids else Clock.NONE
 
-    @property
-    def scans_on(self) -> bool:
-        """Whether an index can go on where a filter leaves too few (pgvector 0.8)."""
-        return self.vector_version >= (0, 8)
-
     @classmethod
     def expected(cls, options: Options) -> Shape:
         """Return the shape that create_tables gives a new table on plain PostgreSQL."""

@@ -67,6 +67,8 @@ class Options(TypedDict, total=False):
     chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
     vectors: pgvector's type for them; halfvec has half the size and, in an index, twice the
         dimensions.
+    index: "hnsw" or "ivfflat", built when everything that is there is embedded; without one a
+        search compares all vectors, which is exact, and slow from some 100,000 chunks on.
     on_long_text: whether a text too long for the model is "split" into several, has its end left
         out ("truncate"), or fails its row ("dead-letter").
     cache: keep vectors by model and text, so that a text that comes back costs nothing.
@@ -86,6 +88,7 @@ class Options(TypedDict, total=False):
     chunk_size: tuple[int, int]
     chunk_overlap: int
     vectors: Literal["vector", "halfvec"]
+    index: Literal["hnsw", "ivfflat"] | None
     on_long_text: Literal["split", "truncate", "dead-letter"]
     cache: bool
     max_tokens_per_day: int | None
@@ -118,6 +121,7 @@ class Definition(BaseModel):
     chunk_overlap: Annotated[int, Field(ge=0)] = 0
     vectors: Literal["vector", "halfvec"] = "vector"
     on_long_text: Literal["split", "truncate", "dead-letter"] = "split"
+    index: Literal["hnsw", "ivfflat"] | None = None
     cache: bool = False
     max_tokens_per_day: Annotated[int, Field(gt=0)] | None = None
     where: str | None = None
@@ -223,6 +227,7 @@ class Installation:
     storage: Relation | None
     paused_reason: str | None
     vector_schema: str | None
+    vector_version: tuple[int, ...]
 
     def __str__(self) -> str:
         return f"vectorizer {self.name}, generation {self.generation}"
@@ -268,7 +273,12 @@ class Installation:
             storage=_relation(record, "storage"),
             paused_reason=record["paused_reason"] if record["paused_at"] else None,
             vector_schema=record["vector_schema"],
+            vector_version=_version(record["vector_version"]),
         )
+
+
+def _version(text: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in (text or "").split(".") if part.isdigit())
 
 
 def _relation(record: Mapping[str, Any], what: str) -> Relation | None:

@@ -30,6 +30,7 @@ __all__ = [
     "QueryParams",
     "TimescaleVectorIndex",
     "TimescaleVectorIndexParams",
+    "implied_params",
     "index_options",
 ]
 
@@ -116,6 +117,26 @@ class IndexProgress:
     blocks_total: int
     tuples_done: int
     tuples_total: int
+
+
+_EF_SEARCH: Final = 40
+_MOST_EF_SEARCH: Final = 1000
+
+
+def implied_params(
+    limit: int, *, restricted: bool, vector_version: tuple[int, ...]
+) -> dict[str, Any]:
+    """Return settings with which an index finds as many as a search wants, filter or not."""
+    implied: dict[str, Any] = {}
+    if limit > _EF_SEARCH:
+        implied["hnsw.ef_search"] = min(limit, _MOST_EF_SEARCH)
+    if vector_version >= (0, 8) and (restricted or limit > _EF_SEARCH):
+        # A filter is applied to what the index finds: go on until the limit is reached.
+        implied |= {
+            "hnsw.iterative_scan": "strict_order",
+            "ivfflat.iterative_scan": "relaxed_order",
+        }
+    return implied
 
 
 class IvfflatIndex(BaseIndex):

@@ -23,6 +23,7 @@ begin
       ('chunk_overlap', '$.type() == "number" && $ >= 0 && $ == $.floor()', 'a whole number, 0 or more'),
       ('vectors', '$ == "vector" || $ == "halfvec"', '"vector" or "halfvec"'),
       ('on_long_text', '$ == "split" || $ == "truncate" || $ == "dead-letter"', '"split", "truncate" or "dead-letter"'),
+      ('index', '$ == "hnsw" || $ == "ivfflat"', '"hnsw" or "ivfflat"'),
       ('cache', '$.type() == "boolean"', 'true or false'),
       ('max_tokens_per_day', '$.type() == "number" && $ >= 1 && $ == $.floor()', 'a whole number, 1 or more'),
       ('where', '$.type() == "string"', 'an SQL condition over columns of the table'),
@@ -64,7 +65,7 @@ declare
   result jsonb := jsonb_strip_nulls(definition);
   allowed constant text[] := array['chunk_column', 'template', 'metadata', 'time_column', 'key',
     'partition_interval', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap',
-    'vectors', 'on_long_text', 'cache', 'max_tokens_per_day', 'where', 'always'];
+    'vectors', 'on_long_text', 'index', 'cache', 'max_tokens_per_day', 'where', 'always'];
   unknown text;
 begin
   if jsonb_typeof(definition) <> 'object' then

@@ -59,6 +59,14 @@ begin
   update {schema}.vectorizer r set definition = jsonb_set(r.definition, '{{destination}}', to_jsonb(destination)) where r.name = v.name;
 end $$;
 
+-- Whether the vectors of a storage have a valid index by this method.
+create or replace function {schema}.has_vector_index(storage regclass, method text) returns boolean
+language sql stable as $$
+  select exists (
+    select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am m on m.oid = c.relam
+    where i.indrelid = storage and i.indisvalid and m.amname = method)
+$$;
+
 create or replace function {schema}.vector_schema() returns text
 language sql stable as $$
   select quote_ident(nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace where extname = 'vector'

@@ -7,7 +7,7 @@ create or replace function {schema}.changes(before jsonb, after jsonb)
 returns table (option text, old jsonb, new jsonb, how text)
 language sql immutable as $$
   select k, before -> k, after -> k,
-    case when k in ('embedder', 'destination', 'cache', 'max_tokens_per_day') then 'noted'
+    case when k in ('embedder', 'destination', 'index', 'cache', 'max_tokens_per_day') then 'noted'
          when k in ('metadata', 'time_column', 'where', 'always', 'on_long_text') then 'compared'
          else 'generation' end
   from jsonb_object_keys(before || after) as k
@@ -154,6 +154,9 @@ begin
     {schema_name}, v.row_table) into found;
   if found then
     return 'rows wait to be tried again';
+  end if;
+  if v.definition ? 'index' and not {schema}.has_vector_index(v.storage, v.definition ->> 'index') then
+    return 'its index is not built';
   end if;
   execute format('select (select count(*) from %1$I.%2$I where dead) - (select count(*) from %1$I.%3$I where dead)',
     {schema_name}, v.row_table,

@@ -14,7 +14,8 @@ select v.id, v.name, v.generation, v.serving, v.takes_over, v.revision, v.defini
        d.relname as destination_name, dn.nspname as destination_schema,
        t.relname as storage_name, tn.nspname as storage_schema,
        (select en.nspname from pg_extension e join pg_namespace en on en.oid = e.extnamespace
-        where e.extname = 'vector') as vector_schema
+        where e.extname = 'vector') as vector_schema,
+       (select extversion from pg_extension where extname = 'vector') as vector_version
 from {schema}.vectorizer v
 left join pg_class s on s.oid = v.source left join pg_namespace sn on sn.oid = s.relnamespace
 left join pg_class d on d.oid = v.destination left join pg_namespace dn on dn.oid = d.relnamespace

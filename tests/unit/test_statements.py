@@ -53,7 +53,8 @@ def installation(name: str) -> Installation:
         revision=0, source=Relation(name, name), key=(key,),
         columns={name: name}, definition=definition, log_table=name + "_log",
         row_table=name + "_row", destination=Relation(name, name), storage=Relation(name, name),
-        paused_reason=None, vector_schema=name, source_oid=1, source_columns="1 id",
+        paused_reason=None, vector_schema=name, vector_version=(0, 8),
+        source_oid=1, source_columns="1 id",
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from vectorizer.collection_options import Shape
 from vectorizer.collection_statements import FIELDS, CollectionStatements, Statement, Wanted
 from vectorizer.errors import CollectionWarning, InvalidArgument, InvalidEmbeddings
 from vectorizer.filters import Filter
-from vectorizer.indexes import QueryParams
+from vectorizer.indexes import QueryParams, implied_params
 from vectorizer.records import CollectionResult, Packer, RankedResult, checked_ids
 from vectorizer.statements import compose_query
 
@@ -28,8 +28,6 @@ __all__ = ["AsyncCollectionSearch", "Mode"]
 
 Mode: TypeAlias = Literal["vector", "text", "hybrid"]
 # hnsw looks at 40 candidates unless told otherwise, and so finds no more than that.
-_EF_SEARCH: Final = 40
-_MOST_EF_SEARCH: Final = 1000
 # Comparing with every vector takes less than that of a search's other costs below so many.
 _FEW: Final = 1000
 
@@ -113,18 +111,12 @@ class AsyncCollectionSearch:
                 f"DiskAnnIndexParams or QueryParams, got {params!r}"
             )
         given = {} if params is None else params.params
-        if vector is None or not (wanted.restricts or limit > _EF_SEARCH):
+        if vector is None:
             return params
-        implied: dict[str, Any] = {}
-        if limit > _EF_SEARCH:
-            implied["hnsw.ef_search"] = min(limit, _MOST_EF_SEARCH)
-        if shape.scans_on:
-            # A filter is applied to what the index finds: go on until the limit is reached.
-            implied |= {
-                "hnsw.iterative_scan": "strict_order",
-                "ivfflat.iterative_scan": "relaxed_order",
-            }
-        return QueryParams({**implied, **given})
+        implied = implied_params(
+            limit, restricted=wanted.restricts, vector_version=shape.vector_version
+        )
+        return QueryParams({**implied, **given}) if implied else params
 
     async def _run(self, statement: Statement, settings: QueryParams | None) -> list[TupleRow]:
         async with self._tables.database.connection() as connection:

@@ -10,6 +10,7 @@ from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.generation import AsyncGeneration
 from vectorizer._async.schema import AsyncSchema
 from vectorizer._async.spending import RunBudget
+from vectorizer._async.vector_index import ensure_index
 from vectorizer.batch import Counts
 from vectorizer.database_errors import is_conflict, is_drift
 from vectorizer.definition import Definition, Installation, Relation
@@ -119,6 +120,7 @@ class AsyncGenerations:
             return
         self._switch_at = now + _SWITCH_SECONDS
         try:
+            await ensure_index(self._database, generation.installation)
             switched = await self._schema.switch_when_caught_up(generation.installation.id)
         except DatabaseError as error:
             if not is_conflict(error):
@@ -136,6 +138,11 @@ class AsyncGenerations:
             if generation.installation.paused_reason is None
         ]
         return min((seconds for seconds in found if seconds is not None), default=None)
+
+    async def ensure_indexes(self) -> None:
+        """Build what indexes are missing, now that nothing else is to be done."""
+        for generation in await self._ready():
+            await ensure_index(self._database, generation.installation)
 
     async def search(
         self,

@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 from vectorizer._async.database import AsyncDatabase
 from vectorizer.concurrency import call_async
 from vectorizer.definition import Installation
+from vectorizer.indexes import QueryParams, implied_params
 from vectorizer.search import Filter, SearchResult, checked_filter, checked_limit
 from vectorizer.statements import Statements
 from vectorizer.types import Embedder
@@ -41,7 +42,16 @@ class AsyncSearch:
             "filter": _jsonb(checked_filter(filter)),
             "query": await self._vector(query),
         }
+        settings = QueryParams(
+            implied_params(
+                limit,
+                restricted=filter is not None,
+                vector_version=self._installation.vector_version,
+            )
+        ).get_statements()
         async with self._database.transaction() as connection:
+            if settings:
+                await connection.execute("; ".join(settings), prepare=False)
             found = await connection.execute(self._statement, parameters)
             return [self._result(record) for record in await found.fetchall()]
 

@@ -15,6 +15,7 @@ from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.partitions import AsyncPartitions
 from vectorizer._async.queue import AsyncQueue
 from vectorizer._async.schema import AsyncSchema
+from vectorizer._async.vector_index import ensure_index
 from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Installation
 from vectorizer.errors import DatabaseUnavailable, VectorizerError
@@ -34,6 +35,7 @@ CHORES: Final[Mapping[str, float]] = {
     "collapse": 3600,
     "partitions": 3600,
     "cache": 3600,
+    "index": 60,
 }
 """How often each chore is due, in seconds."""
 _LOOK_SECONDS = 10.0
@@ -67,6 +69,7 @@ class AsyncUpkeep:
             "collapse": self._collapse,
             "partitions": self._partitions,
             "cache": self._cache,
+            "index": self._index,
         }
 
     async def look(self, names: Sequence[str] | None = None) -> None:
@@ -160,6 +163,11 @@ class AsyncUpkeep:
             [to_pg_time(current.end)]
         )
         return "made the next partition" if made else None
+
+    async def _index(self, installation: Installation) -> str | None:
+        """Build the index over the vectors when everything that was there is embedded."""
+        built = await ensure_index(self._database, installation)
+        return "built the index over the vectors" if built else None
 
     async def _cache(self, installation: Installation) -> str | None:
         """Keep the cache of vectors within its bounds."""

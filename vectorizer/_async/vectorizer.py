@@ -335,6 +335,7 @@ class AsyncVectorizer:
         seconds = await self._generations.in_flight_seconds()
         if seconds is None:
             await self._upkeep.run_due([self.name])
+            await self._generations.ensure_indexes()
             return None
         return min(max(seconds, 0.0), _POLL_SECONDS)
 

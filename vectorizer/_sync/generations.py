@@ -11,6 +11,7 @@ from vectorizer._sync.database import Database
 from vectorizer._sync.generation import Generation
 from vectorizer._sync.schema import Schema
 from vectorizer._sync.spending import RunBudget
+from vectorizer._sync.vector_index import ensure_index
 from vectorizer.batch import Counts
 from vectorizer.database_errors import is_conflict, is_drift
 from vectorizer.definition import Definition, Installation, Relation
@@ -120,6 +121,7 @@ class Generations:
             return
         self._switch_at = now + _SWITCH_SECONDS
         try:
+            ensure_index(self._database, generation.installation)
             switched = self._schema.switch_when_caught_up(generation.installation.id)
         except DatabaseError as error:
             if not is_conflict(error):
@@ -137,6 +139,11 @@ class Generations:
             if generation.installation.paused_reason is None
         ]
         return min((seconds for seconds in found if seconds is not None), default=None)
+
+    def ensure_indexes(self) -> None:
+        """Build what indexes are missing, now that nothing else is to be done."""
+        for generation in self._ready():
+            ensure_index(self._database, generation.installation)
 
     def search(
         self,

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 from vectorizer._sync.database import Database
 from vectorizer.concurrency import call_sync
 from vectorizer.definition import Installation
+from vectorizer.indexes import QueryParams, implied_params
 from vectorizer.search import Filter, SearchResult, checked_filter, checked_limit
 from vectorizer.statements import Statements
 from vectorizer.types import Embedder
@@ -40,7 +41,16 @@ class Search:
             "filter": _jsonb(checked_filter(filter)),
             "query": self._vector(query),
         }
+        settings = QueryParams(
+            implied_params(
+                limit,
+                restricted=filter is not None,
+                vector_version=self._installation.vector_version,
+            )
+        ).get_statements()
         with self._database.transaction() as connection:
+            if settings:
+                connection.execute("; ".join(settings), prepare=False)
             found = connection.execute(self._statement, parameters)
             return [self._result(record) for record in found.fetchall()]
 

@@ -16,6 +16,7 @@ from vectorizer._sync.database import Database
 from vectorizer._sync.partitions import Partitions
 from vectorizer._sync.queue import Queue
 from vectorizer._sync.schema import Schema
+from vectorizer._sync.vector_index import ensure_index
 from vectorizer.database_errors import is_conflict
 from vectorizer.definition import Installation
 from vectorizer.errors import DatabaseUnavailable, VectorizerError
@@ -35,6 +36,7 @@ CHORES: Final[Mapping[str, float]] = {
     "collapse": 3600,
     "partitions": 3600,
     "cache": 3600,
+    "index": 60,
 }
 """How often each chore is due, in seconds."""
 _LOOK_SECONDS = 10.0
@@ -68,6 +70,7 @@ class Upkeep:
             "collapse": self._collapse,
             "partitions": self._partitions,
             "cache": self._cache,
+            "index": self._index,
         }
 
     def look(self, names: Sequence[str] | None = None) -> None:
@@ -159,6 +162,11 @@ class Upkeep:
             return None
         made = Partitions(self._database, storage, interval).ensure([to_pg_time(current.end)])
         return "made the next partition" if made else None
+
+    def _index(self, installation: Installation) -> str | None:
+        """Build the index over the vectors when everything that was there is embedded."""
+        built = ensure_index(self._database, installation)
+        return "built the index over the vectors" if built else None
 
     def _cache(self, installation: Installation) -> str | None:
         """Keep the cache of vectors within its bounds."""

@@ -336,6 +336,7 @@ class Vectorizer:
         seconds = self._generations.in_flight_seconds()
         if seconds is None:
             self._upkeep.run_due([self.name])
+            self._generations.ensure_indexes()
             return None
         return min(max(seconds, 0.0), _POLL_SECONDS)
 

@@ -74,6 +74,10 @@ def _options(
             show_default="split",
         ),
     ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(help="hnsw or ivfflat, built when everything is embedded; or none."),
+    ] = None,
     cache: Annotated[
         bool, typer.Option("--cache", help="Keep vectors for texts that come back.")
     ] = False,

@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from vectorizer.errors import ConfigurationError
+from vectorizer.html_text import html_to_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from semantic_text_splitter import TextSplitter
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-__all__ = ["Chunker"]
+__all__ = ["SPLITTERS", "UNITS", "Chunker"]
+
+SPLITTERS = ("text", "markdown", "html", "none")
+UNITS = ("characters", "tokens")
+
+# The vocabulary of text-embedding-3-*, which comes with the splitter.
+_TOKENS_OF = "text-embedding-3-small"
+# A token is about so many characters, and never more tokens than bytes.
+_CHARS_OF_TOKEN = 4
 
 # A section shorter than this part of min_chars (a bare heading, mostly) joins the next one.
 # Replaying document-edits.jsonl with (500, 1000), characters sent and average length: joining
@@ -51,16 +60,24 @@ class Chunker:
     `max_chars` is never exceeded; a chunk is shorter than `min_chars` where a section ends or
     what follows would not fit. `overlap` is the most characters that a chunk repeats of the
     one before it; the first chunk of a section (of a piece, if it is very long) repeats none.
+
+    splitter: "text"; "markdown" cuts between its blocks (paragraphs, lists, tables, code) first;
+    "html" takes the text out of the markup first; "none" makes one chunk, however long.
+    unit: what the sizes count, "characters" or "tokens", the latter of OpenAI's models.
     """
 
     min_chars: int = 500
     max_chars: int = 1000
     overlap: int = 0
+    splitter: str = "text"
+    unit: str = "characters"
 
     def __post_init__(self) -> None:
         _check("min_chars", self.min_chars, 1, None)
         _check("max_chars", self.max_chars, self.min_chars, None)
         _check("overlap", self.overlap, 0, self.min_chars - 1)
+        _choose("splitter", self.splitter, SPLITTERS)
+        _choose("chunk_unit", self.unit, UNITS)
 
     def split(self, text: str) -> list[str]:
         """Return the chunks of `text` in order: trimmed, none of them blank.
@@ -68,18 +85,32 @@ class Chunker:
         The same text always gives the same chunks, and without overlap nothing but white
         space is lost. A blank text has no chunks.
         """
-        if len(text) <= self.max_chars and "\n" not in text:
+        if self.splitter == "html":
+            text = html_to_text(text)
+        if self.splitter == "none" or ("\n" not in text and self._surely_fits(text)):
             # Most short rows: one chunk, found without asking the splitter.
             return [text.strip()] if text.strip() else []
-        splitter = _splitter(self.min_chars, self.max_chars, self.overlap)
+        markdown = self.splitter != "text"
+        splitter = _splitter(self.min_chars, self.max_chars, self.overlap, self.unit, markdown)
+        chars = _CHARS_OF_TOKEN if self.unit == "tokens" else 1
         chunks = (
             chunk.strip()
-            for section in _sections(text, self.min_chars // _SMALL)
-            for piece in _pieces(section, self.max_chars * _SPLIT_AT_ONCE)
+            for section in _sections(text, self.min_chars * chars // _SMALL)
+            for piece in _pieces(section, self.max_chars * chars * _SPLIT_AT_ONCE)
             for chunk in splitter.chunks(piece)
         )
         # The splitter trims what Rust calls white space; str.strip knows four characters more.
         return [chunk for chunk in chunks if chunk]
+
+    def _surely_fits(self, text: str) -> bool:
+        if self.unit == "characters":
+            return len(text) <= self.max_chars
+        return len(text.encode(errors="surrogatepass")) <= self.max_chars
+
+
+def _choose(option: str, value: str, choice: tuple[str, ...]) -> None:
+    if value not in choice:
+        raise ConfigurationError(f"{option} must be one of {', '.join(choice)}, not {value!r}")
 
 
 def _check(option: str, value: int, least: int, most: int | None) -> None:
@@ -91,11 +122,20 @@ def _check(option: str, value: int, least: int, most: int | None) -> None:
 
 
 @cache
-def _splitter(min_chars: int, max_chars: int, overlap: int) -> TextSplitter:
+def _splitter(
+    least: int,
+    most: int,
+    overlap: int,
+    unit: str = "characters",
+    markdown: bool = False,
+) -> TextSplitter | MarkdownSplitter:
     # Imported at first use: most processes that import the package never cut a text.
-    from semantic_text_splitter import TextSplitter  # noqa: PLC0415
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter  # noqa: PLC0415
 
-    return TextSplitter((min_chars, max_chars), overlap=overlap)
+    kind = MarkdownSplitter if markdown else TextSplitter
+    if unit == "tokens":
+        return kind.from_tiktoken_model(_TOKENS_OF, (least, most), overlap=overlap)
+    return kind((least, most), overlap=overlap)
 
 
 def _sections(text: str, smallest: int) -> list[str]:

@@ -65,6 +65,9 @@ class Options(TypedDict, total=False):
     destination: the view that readers search, by default `<table>_embedding`, in the source's
         schema unless named with one.
     chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
+    splitter: "text", "markdown", "html" (the text without its markup is embedded), or "none" for
+        one chunk a row; chunk_unit: what chunk_size and chunk_overlap count, "characters" or
+        "tokens" of OpenAI's models.
     vectors: pgvector's type for them; halfvec has half the size and, in an index, twice the
         dimensions.
     index: "hnsw" or "ivfflat", built when everything that is there is embedded; without one a
@@ -87,6 +90,8 @@ class Options(TypedDict, total=False):
     destination: str | None
     chunk_size: tuple[int, int]
     chunk_overlap: int
+    splitter: Literal["text", "markdown", "html", "none"]
+    chunk_unit: Literal["characters", "tokens"]
     vectors: Literal["vector", "halfvec"]
     index: Literal["hnsw", "ivfflat"] | None
     on_long_text: Literal["split", "truncate", "dead-letter"]
@@ -119,6 +124,8 @@ class Definition(BaseModel):
     dimensions: Annotated[int, Field(gt=0, le=16_000)] | None = None
     chunk_size: tuple[int, int] = (500, 1000)
     chunk_overlap: Annotated[int, Field(ge=0)] = 0
+    splitter: Literal["text", "markdown", "html", "none"] = "text"
+    chunk_unit: Literal["characters", "tokens"] = "characters"
     vectors: Literal["vector", "halfvec"] = "vector"
     on_long_text: Literal["split", "truncate", "dead-letter"] = "split"
     index: Literal["hnsw", "ivfflat"] | None = None
@@ -161,7 +168,7 @@ class Definition(BaseModel):
     def chunker(self) -> Chunker:
         """The splitter these options describe."""
         least, most = self.chunk_size
-        return Chunker(least, most, self.chunk_overlap)
+        return Chunker(least, most, self.chunk_overlap, self.splitter, self.chunk_unit)
 
     def to_json(self) -> dict[str, JSON]:
         """Return what `vectorizer.install` takes: only what is really given."""

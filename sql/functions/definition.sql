@@ -21,6 +21,8 @@ begin
       ('chunk_size', '$.type() == "array" && $.size() == 2 && !exists($[*] ? (@.type() != "number" || @ != @.floor())) && $[0] >= 1 && $[0] <= $[1]',
         'two whole numbers, the least and the most characters of a chunk'),
       ('chunk_overlap', '$.type() == "number" && $ >= 0 && $ == $.floor()', 'a whole number, 0 or more'),
+      ('splitter', '$ == "text" || $ == "markdown" || $ == "html" || $ == "none"', '"text", "markdown", "html" or "none"'),
+      ('chunk_unit', '$ == "characters" || $ == "tokens"', '"characters" or "tokens"'),
       ('vectors', '$ == "vector" || $ == "halfvec"', '"vector" or "halfvec"'),
       ('on_long_text', '$ == "split" || $ == "truncate" || $ == "dead-letter"', '"split", "truncate" or "dead-letter"'),
       ('index', '$ == "hnsw" || $ == "ivfflat"', '"hnsw" or "ivfflat"'),
@@ -65,7 +67,7 @@ declare
   result jsonb := jsonb_strip_nulls(definition);
   allowed constant text[] := array['chunk_column', 'template', 'metadata', 'time_column', 'key',
     'partition_interval', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap',
-    'vectors', 'on_long_text', 'index', 'cache', 'max_tokens_per_day', 'where', 'always'];
+    'splitter', 'chunk_unit', 'vectors', 'on_long_text', 'index', 'cache', 'max_tokens_per_day', 'where', 'always'];
   unknown text;
 begin
   if jsonb_typeof(definition) <> 'object' then

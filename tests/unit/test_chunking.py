@@ -10,6 +10,7 @@ import pytest
 from vectorizer import chunking
 from vectorizer.chunking import Chunker
 from vectorizer.errors import ConfigurationError
+from vectorizer.tokens import tiktoken_cutter
 
 WORDS = [
     "cats",
@@ -270,3 +271,46 @@ def test_importing_does_not_import_the_splitter() -> None:
         "sys.exit('semantic_text_splitter' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_markdown_keeps_a_code_block_together_where_text_does_not() -> None:
+    functions = "\n\n".join(f"def f{n}():\n    return {n}" for n in range(10))
+    code = f"```python\n{functions}\n```"
+    text = f"{BODY * 2}\n\n{code}\n\n{BODY * 2}\n"
+    chunks = Chunker(100, 350, splitter="markdown").split(text)
+    assert code in chunks
+    assert code not in Chunker(100, 350).split(text)
+    assert without_space("".join(chunks)) == without_space(text)
+
+
+def test_markdown_is_cut_at_its_headings() -> None:
+    text = f"# Cats\n{BODY}\n## Dogs\n{BODY}"
+    assert [c[:6] for c in Chunker(splitter="markdown").split(text)] == ["# Cats", "## Dog"]
+
+
+@pytest.mark.parametrize("splitter", ["text", "markdown", "html"])
+def test_sizes_in_tokens(splitter: str) -> None:
+    text = prose(seeded(3), 40_000)
+    chunks = Chunker(100, 200, unit="tokens", splitter=splitter).split(text)
+    assert all(len(tiktoken_cutter(chunk, 200)) == 1 for chunk in chunks)
+    assert max(map(len, chunks)) > 400  # characters, more than 200
+    assert without_space("".join(chunks)) == without_space(text)
+    assert Chunker(100, 200, unit="tokens", splitter=splitter).split("Short.") == ["Short."]
+
+
+def test_no_splitting() -> None:
+    text = prose(seeded(3), 40_000)
+    assert Chunker(splitter="none").split(f"  {text}") == [text.strip()]
+    assert Chunker(splitter="none").split(" \n") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"splitter": "sgml"}, "splitter must be one of text, markdown, html, none, not 'sgml'"),
+        ({"unit": "words"}, "chunk_unit must be one of characters, tokens, not 'words'"),
+    ],
+)
+def test_unknown_kinds_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Chunker(**options)  # type: ignore[arg-type]

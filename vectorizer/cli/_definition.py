@@ -50,7 +50,10 @@ def _options(
     ] = None,
     embedder: Annotated[
         str | None,
-        typer.Option(help="minilm, openai, or a class as module:name.", show_default="minilm"),
+        typer.Option(
+            help="minilm, openai, …, or a class or function as module:name.",
+            show_default="minilm",
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model of the embedder.")] = None,
     dimensions: Annotated[int | None, typer.Option(help="Dimensions of its vectors.")] = None,
@@ -63,6 +66,17 @@ def _options(
     ] = None,
     chunk_overlap: Annotated[
         int | None, typer.Option(help="Characters that neighbouring chunks share.")
+    ] = None,
+    chunk_unit: Annotated[
+        str | None,
+        typer.Option(help="What these two count: characters or tokens.", show_default="characters"),
+    ] = None,
+    splitter: Annotated[
+        str | None,
+        typer.Option(
+            help="How to cut: text, markdown, html, or none for one chunk a row.",
+            show_default="text",
+        ),
     ] = None,
     vectors: Annotated[
         str | None, typer.Option(help="vector, or halfvec: half the size.", show_default="vector")

@@ -106,6 +106,30 @@ begin
   return storage::regclass;
 end $$;
 
+-- A partition of a vectorizer's storage. Made apart and attached: PARTITION OF would lock all users of the
+-- parent out.
+create or replace function {schema}.add_partition(vectorizer integer, name text, starts timestamptz, ends timestamptz)
+returns void language plpgsql as $$
+#variable_conflict use_column
+declare
+  storage regclass := (select storage from {schema}.vectorizer v where v.id = add_partition.vectorizer);
+begin
+  if {schema}.is_owner(storage) then
+    perform {schema}.make_partition(storage, name, starts, ends);
+  else
+    perform {schema}.add_partition_as_owner(add_partition.vectorizer, name, starts, ends);
+  end if;
+end $$;
+
+create or replace function {schema}.make_partition(storage regclass, name text, starts timestamptz, ends timestamptz)
+returns void language plpgsql as $$
+declare
+  path text := (select format('%s.%I', relnamespace::regnamespace, make_partition.name) from pg_class where oid = storage);
+begin
+  execute format('create table %s (like %s including all)', path, storage);
+  execute format('alter table %s attach partition %s for values from (%L) to (%L)', storage, path, starts, ends);
+end $$;
+
 create or replace function {schema}.ensure_vector() returns void
 language plpgsql as $$
 begin

@@ -115,6 +115,7 @@ begin
   perform {schema}.copy_grants(format('%I.%I', {schema_name}, v.row_table)::regclass,
     format('%I.%I', {schema_name}, made.row_table)::regclass);
   perform {schema}.create_capture(made);
+  perform {schema}.renew_grants();
   return made.id;
 end $$;
 
@@ -206,12 +207,19 @@ comment on function {schema}.switch(text, integer, boolean) is
 
 -- Called by workers of a new generation: true if it serves now.
 create or replace function {schema}.switch_when_caught_up(vectorizer integer) returns boolean
+language sql as $$
+  select case when {schema}.is_owner(v.destination)
+    then {schema}.switch_if_caught_up(v.id) else {schema}.switch_as_owner(v.id) end
+  from {schema}.vectorizer v where v.id = switch_when_caught_up.vectorizer
+$$;
+
+create or replace function {schema}.switch_if_caught_up(vectorizer integer) returns boolean
 language plpgsql set lock_timeout = '2s' as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer;
 begin
-  select * into v from {schema}.vectorizer where id = switch_when_caught_up.vectorizer;
+  select * into v from {schema}.vectorizer where id = switch_if_caught_up.vectorizer;
   if not v.takes_over or {schema}.not_caught_up(v) is not null then
     return false;
   end if;

@@ -63,6 +63,7 @@ begin
     update {schema}.vectorizer set uninstalled_at = null, installed_at = now() where id = v.id;
     perform {schema}.reattach(v.id);
   end if;
+  perform {schema}.renew_grants();
   return v.id;
 end $$;
 comment on function {schema}.install(text, regclass, jsonb, boolean) is

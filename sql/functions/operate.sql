@@ -10,10 +10,10 @@ declare
   v {schema}.vectorizer := {schema}.named(pause.name);
 begin
   for v in select * from {schema}.generations(pause.name) loop
-    update {schema}.vectorizer set paused_at = coalesce(paused_at, now()), paused_reason = pause.reason,
-      suspended_at = case when pause.discard then coalesce(suspended_at, now()) else suspended_at end
-    where id = v.id;
+    -- No more than these columns: a worker may pause, too.
+    update {schema}.vectorizer set paused_at = coalesce(paused_at, now()), paused_reason = pause.reason where id = v.id;
     if discard then
+      update {schema}.vectorizer set suspended_at = coalesce(suspended_at, now()) where id = v.id;
       perform {schema}.drop_capture(v);
       execute format('truncate %I.%I', {schema_name}, v.log_table);
     end if;

@@ -43,9 +43,16 @@ $$;
 -- not inherit, and its rows are queued; a sweep finds the rows of what left. Returns whether there was
 -- anything. It never waits for long, so that writers do not wait behind it.
 create or replace function {schema}.follow_parts(vectorizer integer) returns boolean
+language sql as $$
+  select case when {schema}.is_owner(format('%I.%I', {schema_name}, v.log_table)::regclass)
+    then {schema}.follow_parts_now(v.id) else {schema}.follow_parts_as_owner(v.id) end
+  from {schema}.vectorizer v where v.id = follow_parts.vectorizer
+$$;
+
+create or replace function {schema}.follow_parts_now(vectorizer integer) returns boolean
 language plpgsql set lock_timeout = '100ms' as $$
 declare
-  v {schema}.vectorizer := (select r from {schema}.vectorizer r where r.id = follow_parts.vectorizer);
+  v {schema}.vectorizer := (select r from {schema}.vectorizer r where r.id = follow_parts_now.vectorizer);
   present regclass[];
   known regclass[] := (select p.parts from {schema}.progress p where p.vectorizer = v.id);
   came regclass[];
@@ -99,18 +106,25 @@ end $$;
 -- Make the view that readers search again if it was dropped; one that took its name is left alone. Returns
 -- whether it was made.
 create or replace function {schema}.mend_view(vectorizer integer) returns boolean
+language sql as $$
+  select case when {schema}.is_owner(v.storage) then {schema}.mend_view_now(v.id) else {schema}.mend_view_as_owner(v.id) end
+  from {schema}.vectorizer v where v.id = mend_view.vectorizer
+$$;
+
+create or replace function {schema}.mend_view_now(vectorizer integer) returns boolean
 language plpgsql set lock_timeout = '2s' as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer;
   made regclass;
 begin
-  select * into v from {schema}.vectorizer where id = mend_view.vectorizer and serving and uninstalled_at is null;
+  select * into v from {schema}.vectorizer where id = mend_view_now.vectorizer and serving and uninstalled_at is null;
   if v.destination is null or {schema}.is_there(v.destination) or not {schema}.is_there(v.storage)
      or to_regclass(v.definition ->> 'destination') is not null then
     return false;
   end if;
   made := {schema}.create_view(v);
   update {schema}.vectorizer set destination = made where name = v.name;
+  perform {schema}.renew_grants();
   return true;
 end $$;

@@ -22,12 +22,22 @@ _NO_PARTITION = "23514"  # check violation
 
 
 class AsyncPartitions:
-    """Makes and remembers the partitions of one table, each `interval` wide."""
+    """Makes and remembers the partitions of one table, each `interval` wide.
 
-    def __init__(self, database: AsyncDatabase, table: Relation, interval: timedelta) -> None:
+    vectorizer: id of the one whose storage the table is; its worker need not own it then.
+    """
+
+    def __init__(
+        self,
+        database: AsyncDatabase,
+        table: Relation,
+        interval: timedelta,
+        vectorizer: int | None = None,
+    ) -> None:
         self._database = database
         self._table = table
         self._interval = interval
+        self._vectorizer = vectorizer
         self._known: set[Partition] = set()
 
     async def write(self, times: Sequence[int], write: Callable[[], Awaitable[None]]) -> None:
@@ -97,6 +107,17 @@ class AsyncPartitions:
 
     async def _attach(self, connection: psycopg.AsyncConnection, partition: Partition) -> None:
         child = Relation(self._table.schema, partition.name(self._table.name))
+        if self._vectorizer is not None:
+            await connection.execute(
+                compose_query("add_partition", schema=sql.Identifier(self._database.schema)),
+                {
+                    "vectorizer": self._vectorizer,
+                    "name": child.name,
+                    "start": partition.start,
+                    "end": partition.end,
+                },
+            )
+            return
         parts = {"child": relation(child), "parent": relation(self._table)}
         # Made apart and attached: PARTITION OF would lock all users of the parent out.
         await connection.execute(compose_query("create_partition", **parts))

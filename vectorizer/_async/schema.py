@@ -105,6 +105,7 @@ class AsyncSchema:
             ),
             [functions().digest],
         )
+        await connection.execute(compose("select {schema}.renew_grants()", **self._names))
 
     async def _is_current(self) -> bool:
         if await self._checked_version() < migrations()[-1].number:
@@ -368,6 +369,30 @@ class AsyncSchema:
     async def drop_generation(self, name: str, generation: int) -> None:
         """Drop a generation that readers do not see, with its embeddings."""
         await self._call("select {schema}.drop_generation(%s, %s)", name, generation)
+
+    async def grant_role(self, kind: str, role: str) -> list[str]:
+        """Make a role a `worker` or a `reader` of all vectorizers, also of those to come.
+
+        Returns the statements that somebody with more rights has to run.
+        """
+        await self.database.require_primary()
+        async with self.database.transaction() as connection:
+            left = await connection.execute(
+                compose("select {schema}.grant_role(%s, %s)", **self._names), [kind, role]
+            )
+            return [statement for (statement,) in await left.fetchall()]
+
+    async def role_grants(self, kind: str, role: str) -> list[str]:
+        """Return the statements that `grant_role` would run: what the role does not hold yet."""
+        async with self.database.transaction() as connection:
+            found = await connection.execute(
+                compose(
+                    "select statement from {schema}.role_grants(%s, %s) where not held",
+                    **self._names,
+                ),
+                [kind, role],
+            )
+            return [statement for (statement,) in await found.fetchall()]
 
     async def find(self, name: str) -> Installation:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""

@@ -36,7 +36,7 @@ class AsyncStore:
         self._statements = Statements(database.schema, installation)
         interval = installation.definition.partition_interval
         self._partitions = (
-            AsyncPartitions(database, installation.storage, interval)
+            AsyncPartitions(database, installation.storage, interval, installation.id)
             if interval is not None and installation.storage is not None
             else None
         )

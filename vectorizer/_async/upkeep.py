@@ -159,9 +159,8 @@ class AsyncUpkeep:
         bounds = {"start": current.start, "end": current.end}
         if not await self._value(installation, "has_rows_between", **bounds):
             return None
-        made = await AsyncPartitions(self._database, storage, interval).ensure(
-            [to_pg_time(current.end)]
-        )
+        partitions = AsyncPartitions(self._database, storage, interval, installation.id)
+        made = await partitions.ensure([to_pg_time(current.end)])
         return "made the next partition" if made else None
 
     async def _index(self, installation: Installation) -> str | None:

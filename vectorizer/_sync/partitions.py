@@ -23,12 +23,22 @@ _NO_PARTITION = "23514"  # check violation
 
 
 class Partitions:
-    """Makes and remembers the partitions of one table, each `interval` wide."""
+    """Makes and remembers the partitions of one table, each `interval` wide.
 
-    def __init__(self, database: Database, table: Relation, interval: timedelta) -> None:
+    vectorizer: id of the one whose storage the table is; its worker need not own it then.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        table: Relation,
+        interval: timedelta,
+        vectorizer: int | None = None,
+    ) -> None:
         self._database = database
         self._table = table
         self._interval = interval
+        self._vectorizer = vectorizer
         self._known: set[Partition] = set()
 
     def write(self, times: Sequence[int], write: Callable[[], None]) -> None:
@@ -98,6 +108,17 @@ class Partitions:
 
     def _attach(self, connection: psycopg.Connection, partition: Partition) -> None:
         child = Relation(self._table.schema, partition.name(self._table.name))
+        if self._vectorizer is not None:
+            connection.execute(
+                compose_query("add_partition", schema=sql.Identifier(self._database.schema)),
+                {
+                    "vectorizer": self._vectorizer,
+                    "name": child.name,
+                    "start": partition.start,
+                    "end": partition.end,
+                },
+            )
+            return
         parts = {"child": relation(child), "parent": relation(self._table)}
         # Made apart and attached: PARTITION OF would lock all users of the parent out.
         connection.execute(compose_query("create_partition", **parts))

@@ -104,6 +104,7 @@ class Schema:
             ),
             [functions().digest],
         )
+        connection.execute(compose("select {schema}.renew_grants()", **self._names))
 
     def _is_current(self) -> bool:
         if self._checked_version() < migrations()[-1].number:
@@ -361,6 +362,30 @@ class Schema:
     def drop_generation(self, name: str, generation: int) -> None:
         """Drop a generation that readers do not see, with its embeddings."""
         self._call("select {schema}.drop_generation(%s, %s)", name, generation)
+
+    def grant_role(self, kind: str, role: str) -> list[str]:
+        """Make a role a `worker` or a `reader` of all vectorizers, also of those to come.
+
+        Returns the statements that somebody with more rights has to run.
+        """
+        self.database.require_primary()
+        with self.database.transaction() as connection:
+            left = connection.execute(
+                compose("select {schema}.grant_role(%s, %s)", **self._names), [kind, role]
+            )
+            return [statement for (statement,) in left.fetchall()]
+
+    def role_grants(self, kind: str, role: str) -> list[str]:
+        """Return the statements that `grant_role` would run: what the role does not hold yet."""
+        with self.database.transaction() as connection:
+            found = connection.execute(
+                compose(
+                    "select statement from {schema}.role_grants(%s, %s) where not held",
+                    **self._names,
+                ),
+                [kind, role],
+            )
+            return [statement for (statement,) in found.fetchall()]
 
     def find(self, name: str) -> Installation:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""

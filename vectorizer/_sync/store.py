@@ -35,7 +35,7 @@ class Store:
         self._statements = Statements(database.schema, installation)
         interval = installation.definition.partition_interval
         self._partitions = (
-            Partitions(database, installation.storage, interval)
+            Partitions(database, installation.storage, interval, installation.id)
             if interval is not None and installation.storage is not None
             else None
         )

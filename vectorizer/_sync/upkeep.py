@@ -160,7 +160,8 @@ class Upkeep:
         bounds = {"start": current.start, "end": current.end}
         if not self._value(installation, "has_rows_between", **bounds):
             return None
-        made = Partitions(self._database, storage, interval).ensure([to_pg_time(current.end)])
+        partitions = Partitions(self._database, storage, interval, installation.id)
+        made = partitions.ensure([to_pg_time(current.end)])
         return "made the next partition" if made else None
 
     def _index(self, installation: Installation) -> str | None:

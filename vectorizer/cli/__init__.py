@@ -20,6 +20,7 @@ from vectorizer.cli import (
     dead_letters,
     demo,
     drop_generation,
+    grant,
     init,
     install,
     migrate,
@@ -100,6 +101,7 @@ for module in (
     drop_generation,
     uninstall,
     migrate,
+    grant,
 ):
     name = module.__name__.rpartition(".")[2].replace("_", "-")
     app.command(name, help=module.HELP)(module.command)

@@ -1,0 +1,1 @@
+select {schema}.add_partition(%(vectorizer)s, %(name)s, %(start)s, %(end)s)

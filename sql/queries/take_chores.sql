@@ -10,5 +10,7 @@ where v.uninstalled_at is null and (%(names)s::text[] is null or v.name = any (%
       and e.due_at between clock_timestamp() and clock_timestamp() + make_interval(secs => t.seconds))
 order by v.id, t.task
 on conflict (vectorizer, task) do update set due_at = excluded.due_at
-  where u.due_at not between clock_timestamp() and excluded.due_at
+  -- By the clock of now: excluded was made before another worker let go of the row, and so is due earlier.
+  where u.due_at not between clock_timestamp()
+    and clock_timestamp() + make_interval(secs => (%(seconds)s::float8[])[array_position(%(tasks)s::text[], u.task)])
 returning (select v.name from {schema}.vectorizer v where v.id = u.vectorizer), u.vectorizer, u.task

@@ -51,7 +51,7 @@ begin
       'backfill_eta', case when v.paused_at is null then {schema}.backfill_eta(p) end,
       'warnings', case when source_dropped then '[]' else
         to_jsonb({schema}.log_warnings(v, log_bytes, oldest_change) || {schema}.horizon_warnings()
-          || {schema}.capture_warnings(v) || {schema}.destination_warnings(v) || {schema}.spending_warnings(v)) end,
+          || {schema}.capture_warnings(v) || {schema}.index_warnings(v, p) || {schema}.destination_warnings(v) || {schema}.spending_warnings(v)) end,
       'tokens_today', (select tokens_sent from {schema}.usage u where u.vectorizer = v.id and u.day = {schema}.today()));
   end loop;
 end $$;
@@ -149,6 +149,16 @@ language sql stable as $$
       format('its table of embeddings was dropped: run "vectorizer uninstall %s --drop-embeddings", and install it again', v.name) end,
     case when v.destination is not null and v.serving and not {schema}.is_there(v.destination) then
       format('the view %s was dropped: the next upkeep makes it again', v.definition ->> 'destination') end], null)
+$$;
+
+-- A worker that owns nothing cannot build an index.
+create or replace function {schema}.index_warnings(v {schema}.vectorizer, p {schema}.progress) returns text[]
+language sql stable as $$
+  select case when v.definition ? 'index' and p.backfill_done_at is not null
+      and not {schema}.has_vector_index(v.storage, v.definition ->> 'index')
+      and exists (select from {schema}.granted_roles() where kind = 'worker')
+    then array[format('the index over its vectors is not built, and a worker that does not own table %s may not build it: '
+      'run "vectorizer run %s" as its owner', v.storage, v.name)] else '{{}}' end
 $$;
 
 create or replace view {schema}.status as

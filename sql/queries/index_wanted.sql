@@ -1,6 +1,6 @@
 -- Whether the index over the vectors is to be built now: the backfill is through, there is none by that
--- method, and nobody is at it.
-select p.backfill_done_at is not null and not {schema}.has_vector_index(v.storage, v.definition ->> 'index')
+-- method, nobody is at it, and it is ours to build: CONCURRENTLY cannot be done for the owner.
+select {schema}.is_owner(v.storage) and p.backfill_done_at is not null and not {schema}.has_vector_index(v.storage, v.definition ->> 'index')
   and not exists (
     select from pg_stat_progress_create_index b
     where b.datname = current_database()

@@ -215,6 +215,24 @@ def test_a_worker_brings_a_new_generation_to_serve(installed: Roles) -> None:
             assert reader.search("text 7", limit=1)[0].contents == "text 7"
 
 
+def test_an_index_is_built_by_the_owner(installed: Roles) -> None:
+    """CREATE INDEX CONCURRENTLY is nothing a function could do for a worker."""
+    with (
+        posts(installed, installed.worker) as worker,
+        posts(installed, installed.installer, index="hnsw") as installer,
+        ExitStack() as stack,
+    ):
+        worker.run()
+        installer.install(change=True)
+        schema = installed.schema(stack, installed.worker)
+        assert Upkeep(schema.database).run_due() is not None
+        assert worker.run().embedded == 0
+        (warning,) = schema.status("post")[0]["warnings"]
+        assert 'run "vectorizer run post" as its owner' in warning
+        installer.run()
+        assert schema.status("post")[0]["warnings"] == []
+
+
 def test_a_reader_searches(installed: Roles) -> None:
     with (
         posts(installed, installed.worker) as worker,

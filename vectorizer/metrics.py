@@ -44,6 +44,7 @@ _GAUGES: Final = (
     ("embeddings", "embeddings", "Chunks in the destination, about."),
     ("log_bytes", "log_bytes", "What the change log takes on disk."),
     ("partitions", "partitions", "Partitions of the destination."),
+    ("tokens_today", "tokens_today", "Tokens sent since midnight UTC, by all workers."),
     ("warnings", "warnings", "Warnings that vectorizer status shows."),
 )
 

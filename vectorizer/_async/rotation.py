@@ -26,17 +26,31 @@ class AsyncRotation:
         # Whose work others hold sits turns out until then.
         self._rests: dict[str, float] = {}
 
-    async def run(self, progress: Callable[[str, Counts], None] | None = None) -> None:
+    async def run(
+        self,
+        progress: Callable[[str, Counts], None] | None = None,
+        *,
+        max_rows: int | None = None,
+        max_seconds: float | None = None,
+    ) -> None:
         """Drain them all; `progress` is called with name and counts after each batch.
 
+        After `max_rows` rows in all, or `max_seconds` seconds, no further batch is begun.
         What ends one drain early is noted in `errors`, and the others go on. Raises
         DatabaseError, which ends all of them.
         """
+        ends_at = float("inf") if max_seconds is None else time.monotonic() + max_seconds
         while self._left:
             for vectorizer in list(self._left):
+                if time.monotonic() >= ends_at or self._rows >= (max_rows or float("inf")):
+                    return
                 if self._rests.get(vectorizer.name, 0.0) <= time.monotonic():
                     await self._turn(vectorizer, progress)
             await self._rest()
+
+    @property
+    def _rows(self) -> int:
+        return sum(counts.rows for counts in self.counts.values())
 
     async def _turn(
         self, vectorizer: AsyncVectorizer, progress: Callable[[str, Counts], None] | None

@@ -14,11 +14,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from vectorizer.cli import (
+    _logs,
     _shared,
     collapse,
     config,
     dead_letters,
     demo,
+    doctor,
     drop_generation,
     grant,
     init,
@@ -39,7 +41,7 @@ from vectorizer.cli import (
     wait,
     worker,
 )
-from vectorizer.cli._settings import use_file
+from vectorizer.cli._settings import be_quiet, use_file
 from vectorizer.cli._shared import complain, exit_code
 from vectorizer.errors import VectorizerError
 
@@ -66,6 +68,12 @@ def _root(
             "--version", callback=_shared.print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print results and errors only.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log what is done to standard error.")
+    ] = False,
     config_: Annotated[
         Path | None,
         typer.Option(
@@ -77,6 +85,9 @@ def _root(
 ) -> None:
     """Keep embeddings in step with PostgreSQL tables."""
     _ = version
+    be_quiet(quiet)
+    if verbose:
+        _logs.configure("console", "debug")
     use_file(config_)
 
 
@@ -88,6 +99,7 @@ for module in (
     run,
     worker,
     status,
+    doctor,
     search,
     verify,
     dead_letters,

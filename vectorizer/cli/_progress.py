@@ -14,8 +14,17 @@ from vectorizer.cli._shared import err
 __all__ = ["drained"]
 
 
-def drained(vectorizers: Sequence[Vectorizer], *, quiet: bool = False) -> Rotation:
-    """Run vectorizers in turns until nothing waits; return what was done and what failed."""
+def drained(
+    vectorizers: Sequence[Vectorizer],
+    *,
+    quiet: bool = False,
+    max_rows: int | None = None,
+    max_seconds: float | None = None,
+) -> Rotation:
+    """Run vectorizers in turns until nothing waits; return what was done and what failed.
+
+    After `max_rows` rows in all, or `max_seconds` seconds, no further batch is begun.
+    """
     rotation = Rotation(vectorizers)
     rows = {vectorizer.name: _rows(vectorizer) for vectorizer in vectorizers}
     bars = Progress(
@@ -35,7 +44,7 @@ def drained(vectorizers: Sequence[Vectorizer], *, quiet: bool = False) -> Rotati
             total = max(rows[name], counts.rows)
             bars.update(tasks[name], completed=counts.rows, total=total, embedded=counts.embedded)
 
-        rotation.run(show)
+        rotation.run(show, max_rows=max_rows, max_seconds=max_seconds)
     return rotation
 
 

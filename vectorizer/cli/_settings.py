@@ -10,7 +10,7 @@ from typing import Any
 
 from vectorizer.config import Loaded, load
 
-__all__ = ["going_offline", "offline", "settings", "use_file"]
+__all__ = ["be_quiet", "going_offline", "is_quiet", "offline", "settings", "use_file"]
 
 
 class _Choice:
@@ -18,6 +18,7 @@ class _Choice:
 
     file: Path | None = None
     offline: bool = False
+    quiet: bool = False
 
 
 def use_file(file: Path | None) -> None:
@@ -44,3 +45,13 @@ def going_offline() -> Iterator[None]:
 def offline() -> bool:
     """Whether no database is to be looked at."""
     return _Choice.offline
+
+
+def be_quiet(quiet: bool) -> None:
+    """Take over --quiet: print what was asked for and errors, no progress and no reports."""
+    _Choice.quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether only what was asked for is printed."""
+    return _Choice.quiet

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from vectorizer._sync.database import Database
 from vectorizer._sync.schema import Schema
-from vectorizer.cli._settings import settings
+from vectorizer.cli._settings import is_quiet, settings
 from vectorizer.errors import (
     BudgetExhausted,
     ConfigurationError,
@@ -103,6 +103,8 @@ def database_url(url: str | None) -> str:
     from vectorizer import embedded  # noqa: PLC0415 - only here is it needed
 
     server = embedded.start()
+    if is_quiet():
+        return server.url
     err.print(
         f"No --url, VECTORIZER_URL or DATABASE_URL: using the embedded database in {server.folder}",
         style="dim",
@@ -159,7 +161,7 @@ def report(json: bool, value: Any, text: str) -> None:
     """Print what was done: as JSON, or in words."""
     if json:
         print_json(value)
-    else:
+    elif not is_quiet():
         out.print(text, markup=False, soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.cli._definition import described, vectorizer_of
 from vectorizer.cli._plan import print_plan
 from vectorizer.cli._settings import settings
-from vectorizer.cli._shared import JsonOption, UrlOption, database_url, print_json
+from vectorizer.cli._shared import JsonOption, UrlOption, database_url, print_json, schema_name
 
 HELP = """Tell what an install, a change or a run would send to the model and cost. Nothing is done.
 
@@ -46,7 +46,7 @@ def command(
     elif name_or_table in settings().config.vectorizers:
         vectorizer = vectorizer_of(None, {"name": name_or_table}, url)
     else:
-        vectorizer = Vectorizer.connect(database_url(url), name_or_table)
+        vectorizer = Vectorizer.connect(database_url(url), name_or_table, schema=schema_name())
     with vectorizer:
         plan = vectorizer.plan(
             sample=sample,

@@ -12,6 +12,7 @@ import typer
 from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.batch import Counts
 from vectorizer.cli._progress import drained
+from vectorizer.cli._settings import is_quiet
 from vectorizer.cli._shared import (
     JsonOption,
     UrlOption,
@@ -21,6 +22,7 @@ from vectorizer.cli._shared import (
     opened,
     out,
     print_json,
+    schema_name,
     selected,
 )
 from vectorizer.errors import DatabaseError, VectorizerError
@@ -29,6 +31,7 @@ HELP = """Embed whatever waits, then end: for cron and Kubernetes jobs.
 
 Exits with 1 if a dead letter or a pause is left, or a provider does not answer.
 Several vectorizers take turns, a batch of each. Running it twice at once is harmless.
+--max-rows and --max-seconds leave the rest to the next run.
 
 Example: vectorizer run blog
 """
@@ -39,6 +42,12 @@ def command(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows claimed at once.")] = 200,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Begin no batch after so many rows.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Begin no batch after so many seconds.")
+    ] = None,
     json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -50,7 +59,9 @@ def command(
         wanted = selected(schema, names)
     with ExitStack() as stack:
         vectorizers, errors = _connected(database, dict.fromkeys(wanted), batch_size, stack)
-        rotation = drained(vectorizers, quiet=json)
+        rotation = drained(
+            vectorizers, quiet=json or is_quiet(), max_rows=max_rows, max_seconds=max_seconds
+        )
         dead = {v.name: int(v.status()["dead_letters"]) for v in vectorizers}
     errors |= rotation.errors
     counts = {name: done for name, done in rotation.counts.items() if name not in errors}
@@ -61,7 +72,7 @@ def command(
             {name: {**dict(counts[name]), "dead_letters": dead[name]} for name in counts}
             | {name: {"error": str(error)} for name, error in errors.items()}
         )
-    else:
+    elif not is_quiet():
         for name, done in counts.items():
             _print_counts(name, done, dead[name])
     left = any(dead[name] for name in counts)
@@ -75,7 +86,9 @@ def _connected(
     errors: dict[str, VectorizerError] = {}
     for name in names:
         try:
-            vectorizer = Vectorizer.connect(database, name, batch_size=batch_size)
+            vectorizer = Vectorizer.connect(
+                database, name, batch_size=batch_size, schema=schema_name()
+            )
         except DatabaseError:
             raise
         except VectorizerError as error:  # the others are served all the same

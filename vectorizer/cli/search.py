@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from vectorizer._sync.vectorizer import Vectorizer
-from vectorizer.cli._shared import JsonOption, UrlOption, database_url, out, print_json
+from vectorizer.cli._shared import JsonOption, UrlOption, database_url, out, print_json, schema_name
 from vectorizer.errors import ConfigurationError
 from vectorizer.search import SearchResult
 
@@ -32,7 +32,7 @@ def command(
     url: UrlOption = None,
 ) -> None:
     """Search a vectorizer's embeddings."""
-    with Vectorizer.connect(database_url(url), name) as vectorizer:
+    with Vectorizer.connect(database_url(url), name, schema=schema_name()) as vectorizer:
         results = vectorizer.search(query, limit=limit, filter=parse_filter(filter))
     if json:
         print_json([{**asdict(result), "score": result.score} for result in results])

@@ -148,7 +148,7 @@ class VectorizerConfig(Definition):
     def _no_bare_string(cls, value: Any) -> Any:
         return _list(value)  # the environment and flags have no other lists
 
-    @field_validator("partition_interval", mode="before")
+    @field_validator("partition_interval", "retention", mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:
         return _interval(value)

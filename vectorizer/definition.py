@@ -62,6 +62,8 @@ class Options(TypedDict, total=False):
     time_column: the row's time; a row where it is NULL is not embedded.
     key: columns of the unique index that names a row; by default the primary key.
     partition_interval: width of the destination's partitions; None for one plain table.
+    retention: how old a row may be, by its time; older ones are not embedded, and partitions of
+        which all rows are older are dropped. Needs time_column and partition_interval.
     destination: the view that readers search, by default `<table>_embedding`, in the source's
         schema unless named with one.
     chunk_size: least and most characters of a chunk; chunk_overlap: characters repeated.
@@ -87,6 +89,7 @@ class Options(TypedDict, total=False):
     time_column: str | None
     key: Sequence[str] | None
     partition_interval: timedelta | None
+    retention: timedelta | None
     destination: str | None
     chunk_size: tuple[int, int]
     chunk_overlap: int
@@ -118,6 +121,7 @@ class Definition(BaseModel):
     time_column: str | None = None
     key: tuple[str, ...] | None = None
     partition_interval: Interval | None = None
+    retention: Interval | None = None
     destination: str | None = None
     embedder: dict[str, JSON] = Field(default_factory=dict)
     model: str | None = None

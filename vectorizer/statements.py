@@ -247,6 +247,7 @@ def _source_expressions(installation: Installation) -> dict[str, sql.Composable]
     texts = (definition.chunk_column, *definition.parsed_template.columns)
     return {
         "visible": _visible(definition, current),
+        "aged": _aged(definition, current),
         "source_hash": compose("sha256(convert_to(row({})::text, 'UTF8'))", image),
         "time": _time(definition, current),
         "metadata": compose(
@@ -271,21 +272,38 @@ def _time(definition: Definition, current: Mapping[str, str]) -> sql.Composable:
     time: sql.Composable = sql.SQL("coalesce(r.time, now())")
     if definition.time_column is not None:
         time = compose("{}::timestamptz", sql.Identifier("s", current[definition.time_column]))
-    if definition.where is None:
-        return time
-    # A row that is filtered out is like one that has no time: not published.
-    return compose("case when ({}) then {} end", _predicate(definition.where, current), time)
+    # A row that is filtered out, or too old, is like one that has no time: not published.
+    for condition in _conditions(definition, current):
+        time = compose("case when ({}) then {} end", condition, time)
+    return time
 
 
 def _visible(definition: Definition, current: Mapping[str, str]) -> sql.Composable:
-    conditions: list[sql.Composable] = []
+    conditions = [compose("coalesce(({}), false)", c) for c in _conditions(definition, current)]
     if definition.time_column is not None:
         conditions.append(
             compose("{} is not null", sql.Identifier("s", current[definition.time_column]))
         )
-    if definition.where is not None:
-        conditions.append(compose("coalesce(({}), false)", _predicate(definition.where, current)))
     return sql.SQL(" and ").join(conditions) if conditions else sql.SQL("true")
+
+
+def _conditions(definition: Definition, current: Mapping[str, str]) -> list[sql.Composable]:
+    conditions = []
+    if definition.where is not None:
+        conditions.append(_predicate(definition.where, current))
+    if definition.retention is not None:
+        conditions.append(compose("not {}", _aged(definition, current)))
+    return conditions
+
+
+def _aged(definition: Definition, current: Mapping[str, str]) -> sql.Composable:
+    if definition.retention is None or definition.time_column is None:
+        return sql.SQL("false")
+    return compose(
+        "coalesce({}::timestamptz < now() - {}::interval, false)",
+        sql.Identifier("s", current[definition.time_column]),
+        sql.Literal(f"{definition.retention.total_seconds():.0f} seconds"),
+    )
 
 
 def _predicate(where: str, current: Mapping[str, str]) -> sql.Composable:

@@ -14,6 +14,7 @@ begin
       ('metadata', '$.type() == "array" && !exists($[*] ? (@.type() != "string"))', 'a list of column names'),
       ('key', '$.type() == "array" && $.size() > 0 && !exists($[*] ? (@.type() != "string"))', 'a list of column names'),
       ('partition_interval', '$.type() == "string"', 'an interval such as "30 days"'),
+      ('retention', '$.type() == "string"', 'an interval such as "365 days"'),
       ('destination', '$.type() == "string"', 'the name of a view, with or without a schema'),
       ('embedder', '$.type() == "object"', 'an object such as {{"provider": "minilm"}}'),
       ('model', '$.type() == "string" && $ != ""', 'the name of a model'),
@@ -41,7 +42,7 @@ end $$;
 
 -- A fixed length of time in whole seconds, so that "30 days" and "720 hours" are the same; months and
 -- years have none.
-create or replace function {schema}.seconds_of(given text) returns bigint
+create or replace function {schema}.seconds_of(option text, given text) returns bigint
 language plpgsql stable as $$
 declare
   seconds numeric;
@@ -54,7 +55,7 @@ begin
     seconds := null;
   end;
   if seconds is null or seconds < 3600 or seconds <> floor(seconds) then
-    perform {schema}.fail('VZ002', format('partition_interval %s is not usable', to_json(given)),
+    perform {schema}.fail('VZ002', format('%s %s is not usable', option, to_json(given)),
       'give a fixed length of an hour or more, in hours, days or weeks, such as "30 days"');
   end if;
   return seconds;
@@ -66,7 +67,7 @@ language plpgsql stable as $$
 declare
   result jsonb := jsonb_strip_nulls(definition);
   allowed constant text[] := array['chunk_column', 'template', 'metadata', 'time_column', 'key',
-    'partition_interval', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap',
+    'partition_interval', 'retention', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap',
     'splitter', 'chunk_unit', 'vectors', 'on_long_text', 'index', 'cache', 'max_tokens_per_day', 'where', 'always'];
   unknown text;
 begin
@@ -88,9 +89,11 @@ begin
         'name the model and the number of dimensions of its vectors');
     end if;
   end if;
-  if result ? 'partition_interval' then
-    result := jsonb_set(result, '{{partition_interval}}',
-      to_jsonb({schema}.seconds_of(result ->> 'partition_interval') || ' seconds'));
+  if result ? 'retention' and not (result ? 'partition_interval' and result ? 'time_column') then
+    perform {schema}.fail('VZ002', 'retention needs "time_column" and "partition_interval"',
+      'name the column that says how old a row is, and how wide a partition is: whole partitions are dropped');
   end if;
+  select result || coalesce(jsonb_object_agg(k, {schema}.seconds_of(k, result ->> k) || ' seconds'), '{{}}') into result
+  from unnest(array['partition_interval', 'retention']) as k where result ? k;
   return result;
 end $$;

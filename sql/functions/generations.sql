@@ -8,7 +8,7 @@ returns table (option text, old jsonb, new jsonb, how text)
 language sql immutable as $$
   select k, before -> k, after -> k,
     case when k in ('embedder', 'destination', 'index', 'cache', 'max_tokens_per_day') then 'noted'
-         when k in ('metadata', 'time_column', 'where', 'always', 'on_long_text') then 'compared'
+         when k in ('metadata', 'time_column', 'retention', 'where', 'always', 'on_long_text') then 'compared'
          else 'generation' end
   from jsonb_object_keys(before || after) as k
   where before -> k is distinct from after -> k

@@ -128,3 +128,38 @@ begin
   perform {schema}.renew_grants();
   return true;
 end $$;
+
+-- Drop the oldest partition of which every row is older than the retention, and note that its rows have no
+-- chunks any more. Returns what was dropped, null if there is none. Readers of the parent wait for the drop
+-- itself, and it does not wait long for them.
+create or replace function {schema}.drop_expired(vectorizer integer) returns text
+language plpgsql set lock_timeout = '500ms' set timezone = 'UTC' as $$
+#variable_conflict use_column
+declare
+  v {schema}.vectorizer;
+  part regclass;
+  named text;
+  ends timestamptz;
+begin
+  select * into v from {schema}.vectorizer where id = drop_expired.vectorizer;
+  select p.part, p.ends into part, ends
+  from (
+    select c.oid::regclass as part,
+      substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \(''([^'']+)''\)')::timestamptz as ends
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = v.storage) as p
+  where p.ends <= clock_timestamp() - (v.definition ->> 'retention')::interval
+  order by p.ends limit 1;
+  if part is null then
+    return null;
+  end if;
+  named := part::text;
+  -- Rows in a batch are left to its worker, which finds them too old.
+  execute format(
+    'update %1$I.%2$I r set chunks = 0, time = null from (select distinct %3$s from %4$s order by %3$s) d '
+    'where %5$s and r.lease is null and r.chunks > 0 and r.time < $1', {schema_name}, v.row_table,
+    (select string_agg(quote_ident(k ->> 'name'), ', ' order by n) from jsonb_array_elements(v.key) with ordinality as e(k, n)),
+    part, (select string_agg(format('r.%1$I %2$s d.%1$I', k ->> 'name', k ->> 'equals'), ' and ') from jsonb_array_elements(v.key) as k))
+  using ends;
+  execute format('drop table %s', named);
+  return named;
+end $$;

@@ -4,7 +4,7 @@ with cursor as materialized (
 ), last as materialized (
   select * from jsonb_to_record(%(last)s::jsonb) as c({record})
 ), source_rows as materialized (
-  select {s_key_as_names}, {source_hash} as source_hash, {visible} as visible from {source} s where {within_s}
+  select {s_key_as_names}, {source_hash} as source_hash, {visible} as visible, {aged} as aged from {source} s where {within_s}
 ), ledger as materialized (
   select {r_names}, r.lease, r.available_at, r.dead, r.source_hash, {chunks_known} as chunks, r.time from {row} r where {within_r}
 ), chunks as materialized (
@@ -19,6 +19,8 @@ with cursor as materialized (
       when s.source_hash is null then 'orphaned'
       when l.source_hash is null then 'missing'
       when l.source_hash <> s.source_hash then 'stale'
+      -- Older than the retention: its chunks go with their partition.
+      when s.aged then null
       when not s.visible and d.chunks > 0 then 'orphaned'
       when l.chunks > 0 and d.chunks is null then 'missing'
       when d.positions <> d.chunks then 'duplicated'

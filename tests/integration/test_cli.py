@@ -139,7 +139,8 @@ def test_install_takes_every_option(cli: Cli, blog: str) -> None:
     done = cli(
         "install", "shop.blog", *INSTALL,
         "--template", "{title}: {chunk}", "--metadata", "category", "--time-column",
-        "published_time", "--partition-interval", "4w", "--destination", "public.found",
+        "published_time", "--partition-interval", "4w", "--retention", "5200w",
+        "--destination", "public.found",
         "--name", "posts", "--model", "other", "--chunk-size", "10,20", "--chunk-overlap", "5",
         "--url", blog,
     )  # fmt: skip
@@ -151,6 +152,7 @@ def test_install_takes_every_option(cli: Cli, blog: str) -> None:
         "metadata": ["category"],
         "time_column": "published_time",
         "partition_interval": "2419200 seconds",
+        "retention": "3144960000 seconds",
         "destination": "public.found",
         "embedder": {"provider": "fake", "dimensions": 16, "model": "other"},
         "model": "other",

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from psycopg import sql
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.partitions import AsyncPartitions
@@ -34,6 +35,7 @@ CHORES: Final[Mapping[str, float]] = {
     "vacuum": 300,
     "collapse": 3600,
     "partitions": 3600,
+    "retention": 3600,
     "cache": 3600,
     "index": 60,
 }
@@ -68,6 +70,7 @@ class AsyncUpkeep:
             "vacuum": self._vacuum,
             "collapse": self._collapse,
             "partitions": self._partitions,
+            "retention": self._retention,
             "cache": self._cache,
             "index": self._index,
         }
@@ -167,6 +170,22 @@ class AsyncUpkeep:
         """Build the index over the vectors when everything that was there is embedded."""
         built = await ensure_index(self._database, installation)
         return "built the index over the vectors" if built else None
+
+    async def _retention(self, installation: Installation) -> str | None:
+        """Drop partitions that hold nothing but rows older than the retention."""
+        if installation.definition.retention is None:
+            return None
+        dropped: list[str] = []
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(is_conflict),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            stop=stop_after_delay(30),
+            reraise=True,
+        ):
+            with attempt:
+                while (name := await self._value(installation, "drop_expired")) is not None:
+                    dropped.append(name)
+        return f"dropped {', '.join(dropped)}: older than the retention" if dropped else None
 
     async def _cache(self, installation: Installation) -> str | None:
         """Keep the cache of vectors within its bounds."""

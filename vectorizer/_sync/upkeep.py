@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from psycopg import sql
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from vectorizer._sync.database import Database
 from vectorizer._sync.partitions import Partitions
@@ -35,6 +36,7 @@ CHORES: Final[Mapping[str, float]] = {
     "vacuum": 300,
     "collapse": 3600,
     "partitions": 3600,
+    "retention": 3600,
     "cache": 3600,
     "index": 60,
 }
@@ -69,6 +71,7 @@ class Upkeep:
             "vacuum": self._vacuum,
             "collapse": self._collapse,
             "partitions": self._partitions,
+            "retention": self._retention,
             "cache": self._cache,
             "index": self._index,
         }
@@ -168,6 +171,22 @@ class Upkeep:
         """Build the index over the vectors when everything that was there is embedded."""
         built = ensure_index(self._database, installation)
         return "built the index over the vectors" if built else None
+
+    def _retention(self, installation: Installation) -> str | None:
+        """Drop partitions that hold nothing but rows older than the retention."""
+        if installation.definition.retention is None:
+            return None
+        dropped: list[str] = []
+        for attempt in Retrying(
+            retry=retry_if_exception(is_conflict),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            stop=stop_after_delay(30),
+            reraise=True,
+        ):
+            with attempt:
+                while (name := self._value(installation, "drop_expired")) is not None:
+                    dropped.append(name)
+        return f"dropped {', '.join(dropped)}: older than the retention" if dropped else None
 
     def _cache(self, installation: Installation) -> str | None:
         """Keep the cache of vectors within its bounds."""

@@ -42,6 +42,10 @@ def _options(
     partition_interval: Annotated[
         str | None, typer.Option(help="Partition by time, each this wide: 24h, 30d, 4w.")
     ] = None,
+    retention: Annotated[
+        str | None,
+        typer.Option(help="Embed no row older than this by its time, drop older partitions: 52w."),
+    ] = None,
     destination: Annotated[
         str | None, typer.Option(help="View to search; by default TABLE_embedding.")
     ] = None,

@@ -120,6 +120,12 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
   select {schema}.mend_view_now(vectorizer)
 $$;
 
+create or replace function {schema}.drop_expired_as_owner(vectorizer integer) returns text
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  select {schema}.drop_expired_now(vectorizer)
+$$;
+
+revoke all on function {schema}.drop_expired_as_owner(integer) from public;
 revoke all on function {schema}.mend_view_as_owner(integer) from public;
 revoke all on function {schema}.add_partition_as_owner(integer, text, timestamptz, timestamptz) from public;
 revoke all on function {schema}.follow_parts_as_owner(integer) from public;

@@ -133,6 +133,12 @@ end $$;
 -- chunks any more. Returns what was dropped, null if there is none. Readers of the parent wait for the drop
 -- itself, and it does not wait long for them.
 create or replace function {schema}.drop_expired(vectorizer integer) returns text
+language sql as $$
+  select case when {schema}.is_owner(v.storage) then {schema}.drop_expired_now(v.id) else {schema}.drop_expired_as_owner(v.id) end
+  from {schema}.vectorizer v where v.id = drop_expired.vectorizer
+$$;
+
+create or replace function {schema}.drop_expired_now(vectorizer integer) returns text
 language plpgsql set lock_timeout = '500ms' set timezone = 'UTC' as $$
 #variable_conflict use_column
 declare
@@ -141,7 +147,7 @@ declare
   named text;
   ends timestamptz;
 begin
-  select * into v from {schema}.vectorizer where id = drop_expired.vectorizer;
+  select * into v from {schema}.vectorizer where id = drop_expired_now.vectorizer;
   select p.part, p.ends into part, ends
   from (
     select c.oid::regclass as part,

@@ -172,6 +172,24 @@ def all_chores(owner: psycopg.Connection[Any], upkeep: Upkeep) -> set[str]:
     return done | {chore.task for chore in upkeep.run_due()}
 
 
+def test_a_worker_drops_what_is_older_than_the_retention(installed: Roles) -> None:
+    with (
+        installed.session(installed.installer) as owner,
+        posts(installed, installed.worker) as worker,
+        Database(installed.url_of(installed.worker)) as database,
+    ):
+        worker.run()
+        old = "select count(*) from shop.post_embedding where time < '2026-01-01'"
+        assert owner.execute(old).fetchone() == (10,)
+        owner.execute(
+            "update vectorizer.vectorizer set definition = definition ||"
+            """ '{"retention": "3600 seconds"}'"""
+        )
+        assert "retention" in all_chores(owner, Upkeep(database))
+        assert owner.execute(old).fetchone() == (0,)
+        assert worker.verify().ok
+
+
 def test_a_worker_mends_retries_and_pauses(installed: Roles) -> None:
     with (
         installed.session(installed.installer) as owner,
@@ -295,6 +313,8 @@ FORBIDDEN_TO_READERS = (
     "select vectorizer.follow_parts(1)",
     "select vectorizer.follow_parts_as_owner(1)",
     "select vectorizer.switch_as_owner(1)",
+    "select vectorizer.drop_expired(1)",
+    "select vectorizer.drop_expired_as_owner(1)",
 )
 
 
@@ -348,6 +368,7 @@ def test_every_function_with_its_owners_rights_is_safe(installed: Roles) -> None
         names = [name for name, *_ in found]
         assert sorted(name for name in names if name.endswith("_as_owner")) == [
             "add_partition_as_owner",
+            "drop_expired_as_owner",
             "follow_parts_as_owner",
             "mend_view_as_owner",
             "switch_as_owner",

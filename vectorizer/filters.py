@@ -80,9 +80,8 @@ class _Split:
         for key, value in wanted.items():
             if key not in times:
                 split._take(key, value)
-        start, end = parsed_moment(wanted.get(START_DATE)), parsed_moment(wanted.get(END_DATE))
-        if times and (start is not None or end is not None):
-            split.times = UUIDTimeRange(start, end)
+        if times:
+            split._take_times(wanted.get(START_DATE), wanted.get(END_DATE))
         return split
 
     def _take(self, key: Any, value: JSON) -> None:
@@ -96,6 +95,11 @@ class _Split:
             self.operators += [(key, name, operand) for name, operand in value.items()]
         else:
             self.contained[key] = value
+
+    def _take_times(self, start: Any, end: Any) -> None:
+        bounds = parsed_moment(start), parsed_moment(end)
+        if bounds != (None, None):
+            self.times = UUIDTimeRange(*bounds)
 
     @property
     def is_plain(self) -> bool:

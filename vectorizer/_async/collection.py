@@ -108,6 +108,8 @@ class AsyncCollection:
         self._indexes = AsyncCollectionIndexes(self._tables)
         self._partitions = AsyncCollectionPartitions(self._tables)
         self._has_texts = embedder is not None
+        # Bits may be written as text, too: "0110".
+        self._takes_bits = options.column_type == "bit" and embedder is None
         self._texts = AsyncCollectionTexts(
             self._writer, self._search, embedder, chunker, num_dimensions, uuids=options.uuids
         )
@@ -228,7 +230,7 @@ class AsyncCollection:
         query: Any = query_embedding
         if query is None and text is not None and mode != "text" and self._has_texts:
             query = text
-        if isinstance(query, str):
+        if isinstance(query, str) and not self._takes_bits:
             query = await self._texts.embedded(query)
         return await self._search.search(
             query,

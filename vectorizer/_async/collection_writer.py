@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -60,7 +60,7 @@ class AsyncCollectionWriter:
         if shape.kind == "partitioned":
             await self._upsert_partitioned(records, packer, shape, stale)
         elif isinstance(records, Sequence):
-            await self._retrying(records, packer, stale)
+            await self._retrying(lambda: _prepared(records, packer), packer, stale)
         else:
             await self._write_all(_prepared(records, packer), packer, stale)
 
@@ -98,11 +98,14 @@ class AsyncCollectionWriter:
             database, interval = self._tables.database, self._options.interval
             self._partitions = AsyncPartitions(database, shape.relation, interval)
         if self._partitions is not None:
-            await self._partitions.write(times, lambda: self._write_all(prepared, packer, stale))
+            await self._partitions.write(
+                times, lambda: self._retrying(lambda: prepared, packer, stale)
+            )
 
     async def _retrying(
-        self, records: Sequence[Record], packer: Packer, stale: Sequence[Statement]
+        self, prepare: Callable[[], Iterable[_Batch]], packer: Packer, stale: Sequence[Statement]
     ) -> None:
+        # Two that write the same records in another order stop each other: one begins again.
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(is_conflict),
             wait=wait_random_exponential(multiplier=0.02, max=1),
@@ -110,7 +113,7 @@ class AsyncCollectionWriter:
             reraise=True,
         ):
             with attempt:
-                await self._write_all(_prepared(records, packer), packer, stale)
+                await self._write_all(prepare(), packer, stale)
 
     async def _write_all(
         self, prepared: Iterable[_Batch], packer: Packer, stale: Sequence[Statement]

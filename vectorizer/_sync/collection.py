@@ -109,6 +109,8 @@ class Collection:
         self._indexes = CollectionIndexes(self._tables)
         self._partitions = CollectionPartitions(self._tables)
         self._has_texts = embedder is not None
+        # Bits may be written as text, too: "0110".
+        self._takes_bits = options.column_type == "bit" and embedder is None
         self._texts = CollectionTexts(
             self._writer, self._search, embedder, chunker, num_dimensions, uuids=options.uuids
         )
@@ -229,7 +231,7 @@ class Collection:
         query: Any = query_embedding
         if query is None and text is not None and mode != "text" and self._has_texts:
             query = text
-        if isinstance(query, str):
+        if isinstance(query, str) and not self._takes_bits:
             query = self._texts.embedded(query)
         return self._search.search(
             query,

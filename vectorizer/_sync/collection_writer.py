@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -61,7 +61,7 @@ class CollectionWriter:
         if shape.kind == "partitioned":
             self._upsert_partitioned(records, packer, shape, stale)
         elif isinstance(records, Sequence):
-            self._retrying(records, packer, stale)
+            self._retrying(lambda: _prepared(records, packer), packer, stale)
         else:
             self._write_all(_prepared(records, packer), packer, stale)
 
@@ -99,11 +99,12 @@ class CollectionWriter:
             database, interval = self._tables.database, self._options.interval
             self._partitions = Partitions(database, shape.relation, interval)
         if self._partitions is not None:
-            self._partitions.write(times, lambda: self._write_all(prepared, packer, stale))
+            self._partitions.write(times, lambda: self._retrying(lambda: prepared, packer, stale))
 
     def _retrying(
-        self, records: Sequence[Record], packer: Packer, stale: Sequence[Statement]
+        self, prepare: Callable[[], Iterable[_Batch]], packer: Packer, stale: Sequence[Statement]
     ) -> None:
+        # Two that write the same records in another order stop each other: one begins again.
         for attempt in Retrying(
             retry=retry_if_exception(is_conflict),
             wait=wait_random_exponential(multiplier=0.02, max=1),
@@ -111,7 +112,7 @@ class CollectionWriter:
             reraise=True,
         ):
             with attempt:
-                self._write_all(_prepared(records, packer), packer, stale)
+                self._write_all(prepare(), packer, stale)
 
     def _write_all(
         self, prepared: Iterable[_Batch], packer: Packer, stale: Sequence[Statement]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, SupportsIndex, TypeAlias, overload
 from uuid import UUID
 
@@ -208,6 +209,8 @@ class Packer:
     def positions(self, records: Sequence[Record], first: int) -> dict[UUID | str, int]:
         """Return the position of the last record of each id; `first` is that of record 0.
 
+        In the order of the ids: whoever writes some of the same records meets them in the same
+        order, and waits instead of ending in a deadlock.
         Raises InvalidArgument naming the position of a record whose id is wrong.
         """
         uuids = self.uuids
@@ -220,7 +223,8 @@ class Packer:
             except (ValueError, TypeError, LookupError) as error:
                 raise _at(first + position, error) from error
             known[identifier] = position
-        return known
+        in_order = attrgetter("int") if uuids else str
+        return {identifier: known[identifier] for identifier in sorted(known, key=in_order)}
 
     def times(
         self, ids: Iterable[UUID | str], positions: Mapping[Any, int], first: int

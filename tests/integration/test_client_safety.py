@@ -462,7 +462,7 @@ def test_upserts_of_the_same_records_at_once(vectorizer_url: str, options: dict[
 
     def write(worker: int) -> None:
         order = random.Random(seed + worker)  # noqa: S311 - to be repeated with its seed
-        for turn in range(6):
+        for turn in range(4):
             chosen = order.sample(ids, 30)
             with client.Sync(vectorizer_url, "items", 3, **options) as store:
                 store.create_tables()
@@ -474,5 +474,5 @@ def test_upserts_of_the_same_records_at_once(vectorizer_url: str, options: dict[
         assert store.count() == len({hit.id for hit in store.stream()})
         assert store.count() <= 60
         assert {hit.contents for hit in store.stream()} <= {
-            f"{worker} {turn}" for worker in range(4) for turn in range(6)
+            f"{worker} {turn}" for worker in range(4) for turn in range(4)
         }

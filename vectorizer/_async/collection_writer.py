@@ -163,7 +163,7 @@ class AsyncCollectionWriter:
             group = groups.setdefault(partition_of(time, interval).start, ([], []))
             group[0].append(identifier)
             group[1].append(time)
-        for members, moments in groups.values():
+        for _, (members, moments) in sorted(groups.items()):
             # A hypertable's uuid_timestamp may cut to milliseconds.
             first, last = from_pg_time(min(moments) - 1000), from_pg_time(max(moments) + 1)
             await self._tables.run(connection, statements.delete_ids(members, (first, last)))

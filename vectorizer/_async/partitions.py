@@ -63,10 +63,18 @@ class AsyncPartitions:
         """
         wanted = {partition_of(time, self._interval) for time in times} - self._known
         made = 0
-        for partition in sorted(wanted, key=lambda p: p.start):
+        for partition in await self._missing(wanted):
             made += await self._make(partition)
         self._known |= wanted
         return made
+
+    async def _missing(self, wanted: Iterable[Partition]) -> list[Partition]:
+        """Return the partitions that are not there, in order: mostly none, found in one query."""
+        if not wanted:
+            return []
+        async with self._database.transaction() as connection:
+            taken = await self._taken(connection)
+        return sorted((p for p in wanted if p.without(taken)), key=lambda p: p.start)
 
     async def _make(self, partition: Partition) -> bool:
         async for attempt in AsyncRetrying(

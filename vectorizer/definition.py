@@ -52,6 +52,18 @@ Interval = Annotated[
 ]
 
 
+class Joined(TypedDict, total=False):
+    """Columns of other tables, for the template and the metadata.
+
+    query: SQL that returns the source's key columns under their own names, and more.
+    parents: tables whose changes it shows, each with the columns of the query that hold the
+        parent's primary key. When a parent changes, the rows it concerns are looked at again.
+    """
+
+    query: Required[str]
+    parents: Mapping[str, Sequence[str]]
+
+
 class Options(TypedDict, total=False):
     """What a user says of a vectorizer over the built-in pipeline.
 
@@ -59,6 +71,7 @@ class Options(TypedDict, total=False):
     template: what is embedded for each chunk, `{chunk}` and columns in braces; by default the
         chunk.
     metadata: columns copied to each embedding, to filter by.
+    joined: columns of other tables, which template and metadata may name like the row's own.
     time_column: the row's time; a row where it is NULL is not embedded.
     key: columns of the unique index that names a row; by default the primary key.
     partition_interval: width of the destination's partitions; None for one plain table.
@@ -86,6 +99,7 @@ class Options(TypedDict, total=False):
     chunk_column: Required[str]
     template: str | None
     metadata: Sequence[str]
+    joined: Joined | None
     time_column: str | None
     key: Sequence[str] | None
     partition_interval: timedelta | None
@@ -104,6 +118,13 @@ class Options(TypedDict, total=False):
     always: bool
 
 
+class _Joined(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    query: str
+    parents: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
 class Definition(BaseModel):
     """What a vectorizer does, as it stands in the registry: `Options`, and what embeds.
 
@@ -118,6 +139,7 @@ class Definition(BaseModel):
     chunk_column: str | None = None
     template: str | None = None
     metadata: tuple[str, ...] = ()
+    joined: _Joined | None = None
     time_column: str | None = None
     key: tuple[str, ...] | None = None
     partition_interval: Interval | None = None
@@ -234,6 +256,10 @@ class Installation:
     definition: Definition
     log_table: str
     row_table: str
+    parents_table: str | None
+    """Log of parents that changed; None without any."""
+    joined_query: str | None
+    """What is joined to the rows, with the names that columns have now."""
     destination: Relation | None
     storage: Relation | None
     paused_reason: str | None
@@ -280,6 +306,8 @@ class Installation:
             definition=Definition.parse(record["definition"]),
             log_table=record["log_table"],
             row_table=record["row_table"],
+            parents_table=record["parents_table"],
+            joined_query=record["joined_query"],
             destination=_relation(record, "destination"),
             storage=_relation(record, "storage"),
             paused_reason=record["paused_reason"] if record["paused_at"] else None,

@@ -213,6 +213,11 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         "d_matches_k": _match(key, "d", "k"),
         "l_matches_j": _match(key, "l", "j"),
         "after_cursor": sql.SQL(""),
+        "or_parents": sql.SQL("")
+        if installation.parents_table is None
+        else compose(
+            "or exists (select from {})", sql.Identifier(schema, installation.parents_table)
+        ),
         **_source_expressions(installation),
     }
     for alias in "djklr":
@@ -240,12 +245,19 @@ def _source_expressions(installation: Installation) -> dict[str, sql.Composable]
         # A callback may read any column, so any of them counts.
         image: sql.Composable = sql.SQL("s.*")
     else:
-        image = sql.SQL(", ").join(sql.Identifier("s", current[name]) for name in sorted(current))
+        joined = sorted({*definition.parsed_template.columns, *definition.metadata} - {*current})
+        image = sql.SQL(", ").join(
+            [
+                *(sql.Identifier("s", current[name]) for name in sorted(current)),
+                *(sql.Identifier("j", name) for name in joined),
+            ]
+        )
     if installation.revision:
         # What is made of a row has changed, so it counts as changed.
         image = compose("{}, {}", sql.Literal(installation.revision), image)
     texts = (definition.chunk_column, *definition.parsed_template.columns)
     return {
+        "join": _join(installation),
         "visible": _visible(definition, current),
         "aged": _aged(definition, current),
         "source_hash": compose("sha256(convert_to(row({})::text, 'UTF8'))", image),
@@ -253,19 +265,42 @@ def _source_expressions(installation: Installation) -> dict[str, sql.Composable]
         "metadata": compose(
             "jsonb_build_object({})::text",
             sql.SQL(", ").join(
-                compose("{}, {}", sql.Literal(name), sql.Identifier("s", current[name]))
+                compose("{}, {}", sql.Literal(name), _column(name, current))
                 for name in definition.metadata
             ),
         ),
         "columns": compose(
             "array[{}]::text[]",
             sql.SQL(", ").join(
-                compose("{}::text", sql.Identifier("s", current[name]))
-                for name in texts
-                if name is not None
+                compose("{}::text", _column(name, current)) for name in texts if name is not None
             ),
         ),
     }
+
+
+def _column(name: str, current: Mapping[str, str]) -> sql.Identifier:
+    # What the source does not have, the query of `joined` has.
+    return sql.Identifier("s", current[name]) if name in current else sql.Identifier("j", name)
+
+
+def _join(installation: Installation) -> sql.Composable:
+    if installation.joined_query is None:
+        return sql.SQL("")
+    return compose(
+        "left join lateral ("
+        "select * from ({}) as q where {} order by q::text limit 1) as j on true",
+        _trusted(installation.joined_query.rstrip().rstrip(";")),
+        _joined(
+            installation.key,
+            lambda k: compose(
+                "{} {} {}",
+                sql.Identifier("q", k.column),
+                _trusted(k.equals),
+                sql.Identifier("s", k.current),
+            ),
+            " and ",
+        ),
+    )
 
 
 def _time(definition: Definition, current: Mapping[str, str]) -> sql.Composable:

@@ -41,6 +41,7 @@ create or replace function {schema}.create_capture(v {schema}.vectorizer) return
 language plpgsql as $$
 begin
   perform {schema}.lock_source(v.source, 'share row exclusive');
+  perform {schema}.make_joined(v);
   perform {schema}.make_capture(v);
   update {schema}.progress set parts = {schema}.capture_targets(v.source, true) where vectorizer = v.id;
 end $$;
@@ -151,4 +152,5 @@ begin
   loop
     execute format('drop function %s', part);
   end loop;
+  perform {schema}.drop_joined(v);
 end $$;

@@ -26,6 +26,8 @@ begin
       ('chunk_unit', '$ == "characters" || $ == "tokens"', '"characters" or "tokens"'),
       ('vectors', '$ == "vector" || $ == "halfvec"', '"vector" or "halfvec"'),
       ('on_long_text', '$ == "split" || $ == "truncate" || $ == "dead-letter"', '"split", "truncate" or "dead-letter"'),
+      ('joined', '$.type() == "object" && $.query.type() == "string" && !exists($.keyvalue() ? (@.key == "parents" && @.value.type() != "object")) && !exists($.keyvalue() ? (@.key == "parents").value.keyvalue() ? (@.value.type() != "array"))',
+        'an object with a query and, by table, the columns of the query that hold the key of a parent'),
       ('index', '$ == "hnsw" || $ == "ivfflat"', '"hnsw" or "ivfflat"'),
       ('cache', '$.type() == "boolean"', 'true or false'),
       ('max_tokens_per_day', '$.type() == "number" && $ >= 1 && $ == $.floor()', 'a whole number, 1 or more'),
@@ -68,7 +70,7 @@ declare
   result jsonb := jsonb_strip_nulls(definition);
   allowed constant text[] := array['chunk_column', 'template', 'metadata', 'time_column', 'key',
     'partition_interval', 'retention', 'destination', 'embedder', 'model', 'dimensions', 'chunk_size', 'chunk_overlap',
-    'splitter', 'chunk_unit', 'vectors', 'on_long_text', 'index', 'cache', 'max_tokens_per_day', 'where', 'always'];
+    'splitter', 'chunk_unit', 'vectors', 'on_long_text', 'joined', 'index', 'cache', 'max_tokens_per_day', 'where', 'always'];
   unknown text;
 begin
   if jsonb_typeof(definition) <> 'object' then
@@ -88,6 +90,9 @@ begin
       perform {schema}.fail('VZ002', 'the definition lacks "model" or "dimensions"',
         'name the model and the number of dimensions of its vectors');
     end if;
+  end if;
+  if result ? 'joined' then
+    result := jsonb_set(result, '{{joined,query}}', to_jsonb(btrim(result -> 'joined' ->> 'query', E' \t\r\n;')));
   end if;
   if result ? 'retention' and not (result ? 'partition_interval' and result ? 'time_column') then
     perform {schema}.fail('VZ002', 'retention needs "time_column" and "partition_interval"',

@@ -8,7 +8,7 @@ returns table (option text, old jsonb, new jsonb, how text)
 language sql immutable as $$
   select k, before -> k, after -> k,
     case when k in ('embedder', 'destination', 'index', 'cache', 'max_tokens_per_day') then 'noted'
-         when k in ('metadata', 'time_column', 'retention', 'where', 'always', 'on_long_text') then 'compared'
+         when k in ('metadata', 'joined', 'time_column', 'retention', 'where', 'always', 'on_long_text') then 'compared'
          else 'generation' end
   from jsonb_object_keys(before || after) as k
   where before -> k is distinct from after -> k
@@ -61,7 +61,9 @@ begin
     perform {schema}.move_view(v, wanted ->> 'destination');
   end if;
   update {schema}.vectorizer
-  set definition = wanted, columns = {schema}.followed_columns(v, wanted), revision = revision + comparing::integer
+  set definition = wanted, columns = {schema}.followed_columns(v, wanted), revision = revision + comparing::integer,
+    joined_view = case when wanted ? 'joined' or v.joined_view is not null then {schema}.object_name(v.label, '_joined') end,
+    parents_table = case when wanted ? 'joined' or v.joined_view is not null then {schema}.object_name(v.label, '_parents') end
   where id = v.id;
   if comparing then
     perform {schema}.reattach(v.id);
@@ -79,7 +81,7 @@ begin
   select jsonb_object_agg(named.name, coalesce(kept.attnum, found.attnum)),
          min(named.name) filter (where kept.attnum is null and found.attnum is null)
   into result, missing
-  from unnest({schema}.tracked_columns(v.source, v.key, wanted)) as named(name)
+  from unnest({schema}.without({schema}.tracked_columns(v.source, v.key, wanted), {schema}.joined_only(v, wanted))) as named(name)
   left join pg_attribute kept on kept.attrelid = v.source and not kept.attisdropped and v.numbered_for = v.source
     and kept.attnum = coalesce(v.columns ->> named.name, (
       select k ->> 'number' from jsonb_array_elements(v.key) as k where k ->> 'column' = named.name))::int2
@@ -90,6 +92,14 @@ begin
   end if;
   return result;
 end $$;
+
+-- The columns that only the query of "joined" has.
+create or replace function {schema}.joined_only(v {schema}.vectorizer, wanted jsonb) returns text[]
+language sql as $$
+  select {schema}.without(({schema}.check_joined(v.source, v.key, wanted -> 'joined')).columns,
+    array(select attname::text from pg_attribute where attrelid = v.source and attnum > 0)
+    || array(select jsonb_object_keys(v.columns)))
+$$;
 
 -- A second vectorizer under the same name: own log, own ledger, own storage. Capture costs twice while
 -- both are kept.
@@ -102,9 +112,11 @@ declare
   made {schema}.vectorizer;
 begin
   insert into {schema}.vectorizer (name, generation, serving, takes_over, label, source, numbered_for, key, definition, columns,
-    log_table, row_table, destination, storage)
+    log_table, row_table, joined_view, parents_table, destination, storage)
   values (v.name, number, false, true, new_label, v.source, v.numbered_for, v.key, wanted, {schema}.followed_columns(v, wanted),
-    {schema}.object_name(new_label, '_log'), {schema}.object_name(new_label, '_row'), v.destination,
+    {schema}.object_name(new_label, '_log'), {schema}.object_name(new_label, '_row'),
+    case when wanted ? 'joined' then {schema}.object_name(new_label, '_joined') end,
+    case when wanted ? 'joined' then {schema}.object_name(new_label, '_parents') end, v.destination,
     {schema}.create_storage(v.key, wanted, number))
   returning * into made;
   insert into {schema}.progress (vectorizer, backfill_total) values (made.id, {schema}.planned_rows(made.source));
@@ -263,6 +275,9 @@ begin
   perform {schema}.fence(v) where v.uninstalled_at is null;
   perform {schema}.drop_capture(v);
   execute format('drop table if exists %I.%I, %I.%I', {schema_name}, v.log_table, {schema_name}, v.row_table);
+  if v.parents_table is not null then
+    execute format('drop table if exists %I.%I', {schema_name}, v.parents_table);
+  end if;
   if {schema}.is_there(v.storage) then
     execute format('drop table if exists %s', v.storage);
   end if;

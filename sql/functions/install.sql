@@ -49,9 +49,12 @@ begin
     if wanted ? 'chunk_column' then
       storage := {schema}.create_storage(key, wanted, 1);
     end if;
-    insert into {schema}.vectorizer (name, label, source, numbered_for, key, definition, columns, log_table, row_table, storage)
+    insert into {schema}.vectorizer (name, label, source, numbered_for, key, definition, columns, log_table, row_table,
+      joined_view, parents_table, storage)
     values (install.name, install.name, install.source, install.source, key, wanted, {schema}.column_numbers(install.source, key, wanted),
-            {schema}.object_name(install.name, '_log'), {schema}.object_name(install.name, '_row'), storage)
+            {schema}.object_name(install.name, '_log'), {schema}.object_name(install.name, '_row'),
+            case when wanted ? 'joined' then {schema}.object_name(install.name, '_joined') end,
+            case when wanted ? 'joined' then {schema}.object_name(install.name, '_parents') end, storage)
     returning * into v;
     if storage is not null then
       update {schema}.vectorizer set destination = {schema}.create_view(v) where id = v.id;
@@ -94,6 +97,9 @@ begin
     perform {schema}.fence(v) where v.uninstalled_at is null;
     perform {schema}.drop_capture(v);
     execute format('drop table if exists %I.%I', {schema_name}, v.log_table);
+    if v.parents_table is not null then
+      execute format('drop table if exists %I.%I', {schema_name}, v.parents_table);
+    end if;
     update {schema}.vectorizer set paused_at = null, paused_reason = null, suspended_at = null,
       uninstalled_at = coalesce(uninstalled_at, now())
     where id = v.id;

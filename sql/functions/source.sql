@@ -77,6 +77,8 @@ begin
         from jsonb_array_elements_text(definition -> 'metadata') with ordinality as m(c, n)
       union all select c, 6000 + n
         from unnest({schema}.predicate_columns(source, definition ->> 'where')) with ordinality as w(c, n)
+      union all select c, 8000 + n
+        from unnest(({schema}.check_joined(source, key, definition -> 'joined')).source_columns) with ordinality as j(c, n)
     ) as named
     where name is not null
     group by name order by min(place));
@@ -126,6 +128,7 @@ declare
   relation pg_class := (select c from pg_class c where c.oid = source);
   wanted text[] := (select array_agg(c) from jsonb_array_elements_text(definition -> 'key') as c);
   key jsonb;
+  joined text[];
 begin
   if relation.relkind not in ('r', 'p') or relation.relpersistence = 't' then
     perform {schema}.fail('VZ001', format('%s is a %s, not a permanent table', source, case
@@ -146,13 +149,19 @@ begin
     where definition ? 'chunk_column';
   perform {schema}.check_columns(source, array[definition ->> 'time_column'], 'time_column')
     where definition ? 'time_column';
-  perform {schema}.check_columns(source, {schema}.template_columns(definition ->> 'template'), 'template')
+  joined := ({schema}.check_joined(source, key, definition -> 'joined')).columns;
+  perform {schema}.check_columns(source, {schema}.without({schema}.template_columns(definition ->> 'template'), joined), 'template')
     where definition ? 'template';
   perform {schema}.check_columns(source,
-    array(select jsonb_array_elements_text(definition -> 'metadata')), 'metadata')
+    {schema}.without(array(select jsonb_array_elements_text(definition -> 'metadata')), joined), 'metadata')
     where definition ? 'metadata';
   return key;
 end $$;
+
+create or replace function {schema}.without(names text[], others text[]) returns text[]
+language sql immutable as $$
+  select array(select unnest(names) except select unnest(others))
+$$;
 
 -- The tracked columns by name with their numbers.
 create or replace function {schema}.column_numbers(source regclass, key jsonb, definition jsonb) returns jsonb

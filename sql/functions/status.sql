@@ -23,6 +23,10 @@ begin
       'from (select count(*) as entries, min(at) as oldest from (select at from %1$I.%2$I limit 1000000) as e) as l',
       {schema_name}, v.log_table, v.row_table)
     into waiting, oldest_change, retrying, dead_letters;
+    if v.parents_table is not null then
+      execute format('select $1 + count(*), least($2, min(at)) from %I.%I', {schema_name}, v.parents_table)
+      into waiting, oldest_change using waiting, oldest_change;
+    end if;
     log_bytes := pg_total_relation_size(format('%I.%I', {schema_name}, v.log_table)::regclass);
     return next jsonb_build_object(
       'name', v.name,

@@ -32,6 +32,9 @@ begin
     -- First the log up to now and the backfill, then the batches that took them and whatever of them waits
     -- to be retried.
     execute format('select exists (select from %s where at <= $1)', log_path) into waiting using target;
+    if not waiting and v.parents_table is not null then
+      execute format('select exists (select from %I.%I where at <= $1)', {schema_name}, v.parents_table) into waiting using target;
+    end if;
     if not waiting and exists (
         select from {schema}.progress p where p.vectorizer = v.id and p.backfill_done_at is not null and p.sweep_done_at is not null) then
       -- What waited to be retried a moment ago may be in a new batch now.

@@ -9,7 +9,8 @@ select v.id, v.name, v.generation, v.serving, v.takes_over, v.revision, v.defini
         left join pg_attribute a on a.attrelid = v.source and not a.attisdropped
           and case when v.numbered_for = v.source then a.attnum = e.number::int2 else a.attname = e.name end) as columns,
        v.source::oid::bigint as source_oid, {schema}.source_columns(v.source) as source_columns,
-       v.log_table, v.row_table, v.paused_at, v.paused_reason,
+       v.log_table, v.row_table, v.parents_table,
+       pg_get_viewdef(to_regclass(quote_ident({schema_name}) || '.' || quote_ident(v.joined_view))) as joined_query, v.paused_at, v.paused_reason,
        s.relname as source_name, sn.nspname as source_schema,
        d.relname as destination_name, dn.nspname as destination_schema,
        t.relname as storage_name, tn.nspname as storage_schema,

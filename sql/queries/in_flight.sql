@@ -7,5 +7,6 @@ select case
     from {schema}.lease where vectorizer = %(vectorizer)s)
   when exists (
       select from {log} l where (select r.lease is not null from {row} r where {row_matches_l}) is not true)
-    or exists (select from {row} where available_at <= clock_timestamp() and lease is null and not dead) then 0
+    or exists (select from {row} where available_at <= clock_timestamp() and lease is null and not dead)
+    {or_parents} then 0
 end as seconds

@@ -7,6 +7,6 @@ join {row} r on {row_matches_k} and r.lease = %(token)s
 left join lateral (
   select {source_hash} as source_hash, {time} as time, {metadata} as metadata,
          {columns} as columns
-  from {source} s where {s_matches_k}) s on true
+  from {source} s {join} where {s_matches_k}) s on true
 where {expect_columns}
 order by k.n

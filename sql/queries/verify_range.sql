@@ -4,7 +4,7 @@ with cursor as materialized (
 ), last as materialized (
   select * from jsonb_to_record(%(last)s::jsonb) as c({record})
 ), source_rows as materialized (
-  select {s_key_as_names}, {source_hash} as source_hash, {visible} as visible, {aged} as aged from {source} s where {within_s}
+  select {s_key_as_names}, {source_hash} as source_hash, {visible} as visible, {aged} as aged from {source} s {join} where {within_s}
 ), ledger as materialized (
   select {r_names}, r.lease, r.available_at, r.dead, r.source_hash, {chunks_known} as chunks, r.time from {row} r where {within_r}
 ), chunks as materialized (
@@ -45,7 +45,7 @@ with cursor as materialized (
 select case when j.defect is not null then {j_key_object}::text end as key, j.defect,
        case when j.dead then 'dead'
             when j.pending or exists (select from {log} l where {l_matches_j})
-              or exists (select from {log} l where l.kind = 't') then 'pending'
+              or exists (select from {log} l where l.kind = 't') {or_parents} then 'pending'
             else 'defect' end as verdict,
        (select count(*) from source_rows) as checked
 from (select) as always left join judged j on j.defect is not null

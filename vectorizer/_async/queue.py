@@ -87,6 +87,7 @@ class AsyncQueue:
         self._database = database
         self._statements = Statements(database.schema, installation)
         self._vectorizer = installation.id
+        self._fans_out = installation.parents_table is not None
         self._name = installation.name
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self.lease_seconds = lease_seconds
@@ -99,6 +100,8 @@ class AsyncQueue:
 
     async def claim(self, rows: int) -> Batch | None:
         """Take up to `rows` keys under one new lease; None only if nothing was claimable."""
+        if self._fans_out:
+            await self._fan_out(rows)
         while True:
             try:
                 batch, more = await self._claim_once(rows)
@@ -112,6 +115,11 @@ class AsyncQueue:
                 continue
             if batch is not None or not more:
                 return batch
+
+    async def _fan_out(self, rows: int) -> None:
+        """Queue the rows that a changed parent concerns; as many at once as a claim takes."""
+        async with self._database.transaction(pinned_plans=True) as connection:
+            await self._execute(connection, "fan_out", rows=rows)
 
     async def _claim_once(self, rows: int) -> tuple[Batch | None, bool]:
         token = uuid4()

@@ -88,6 +88,7 @@ class Queue:
         self._database = database
         self._statements = Statements(database.schema, installation)
         self._vectorizer = installation.id
+        self._fans_out = installation.parents_table is not None
         self._name = installation.name
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self.lease_seconds = lease_seconds
@@ -100,6 +101,8 @@ class Queue:
 
     def claim(self, rows: int) -> Batch | None:
         """Take up to `rows` keys under one new lease; None only if nothing was claimable."""
+        if self._fans_out:
+            self._fan_out(rows)
         while True:
             try:
                 batch, more = self._claim_once(rows)
@@ -113,6 +116,11 @@ class Queue:
                 continue
             if batch is not None or not more:
                 return batch
+
+    def _fan_out(self, rows: int) -> None:
+        """Queue the rows that a changed parent concerns; as many at once as a claim takes."""
+        with self._database.transaction(pinned_plans=True) as connection:
+            self._execute(connection, "fan_out", rows=rows)
 
     def _claim_once(self, rows: int) -> tuple[Batch | None, bool]:
         token = uuid4()

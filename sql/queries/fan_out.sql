@@ -1,0 +1,1 @@
+select {schema}.fan_out(%(vectorizer)s, %(rows)s)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vectorizer.embedders.openai import OpenAIEmbedder
     from vectorizer.search import SearchResult
     from vectorizer.types import Embedder
+    from vectorizer.worker import Worker, WorkerOptions
 
 __all__ = [
     "AsyncVectorizer",
@@ -29,6 +30,8 @@ __all__ = [
     "OpenAIEmbedder",
     "SearchResult",
     "Vectorizer",
+    "Worker",
+    "WorkerOptions",
     "client",
     "pgvectorizer",
 ]
@@ -43,6 +46,8 @@ _HOMES = {
     "OpenAIEmbedder": "vectorizer.embedders.openai",
     "SearchResult": "vectorizer.search",
     "Vectorizer": "vectorizer._sync.vectorizer",
+    "Worker": "vectorizer.worker._worker",
+    "WorkerOptions": "vectorizer.worker._options",
 }
 
 

@@ -30,9 +30,10 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -45,7 +46,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from vectorizer.definition import Definition
+from vectorizer.definition import Definition, Options
 from vectorizer.errors import ConfigurationError
 from vectorizer.intervals import parse_interval
 from vectorizer.worker import WorkerOptions
@@ -129,6 +130,12 @@ def _names(value: Any) -> Iterator[str]:
         for name, inner in value.items():
             yield str(name)
             yield from _names(inner)
+
+
+# Options that are lengths of time; a person writes 30d.
+_INTERVALS: Final = tuple(
+    name for name, kind in get_type_hints(Options).items() if timedelta in get_args(kind)
+)
 
 
 class VectorizerConfig(Definition):

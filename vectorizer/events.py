@@ -36,9 +36,11 @@ __all__ = [
     "LeaseWasLost",
     "Observer",
     "RequestFinished",
+    "RequestRetried",
     "current_batch",
     "emit",
     "note_lost_lease",
+    "note_retry",
     "recorded",
     "stage",
 ]
@@ -104,7 +106,17 @@ class RequestFinished:
     seconds: float
 
 
-Event: TypeAlias = BatchClaimed | BatchFinished | BatchFailed | LeaseWasLost | RequestFinished
+@dataclass(frozen=True, slots=True)
+class RequestRetried:
+    """A provider did not answer as it should, and is asked again; error: the class's name."""
+
+    vectorizer: str
+    error: str
+
+
+Event: TypeAlias = (
+    BatchClaimed | BatchFinished | BatchFailed | LeaseWasLost | RequestFinished | RequestRetried
+)
 
 
 class Observer(Protocol):
@@ -216,3 +228,10 @@ def note_lost_lease() -> None:
     if record is not None:
         record.lost = True
         record.tell(LeaseWasLost(record.vectorizer, record.token))
+
+
+def note_retry(error: BaseException | None) -> None:
+    """Tell that a request is made again after an error, if it belongs to an observed batch."""
+    record = _current.get()
+    if record is not None:
+        record.tell(RequestRetried(record.vectorizer, type(error).__name__))

@@ -25,6 +25,7 @@ from vectorizer.events import (
     Event,
     LeaseWasLost,
     RequestFinished,
+    RequestRetried,
 )
 
 __all__ = ["Metrics"]
@@ -87,6 +88,12 @@ class Metrics:
             ["vectorizer", "outcome"],
             registry=registry,
         )
+        self._retries = Counter(
+            "vectorizer_request_retries",
+            "Requests that were made again after an error.",
+            ["vectorizer", "error"],
+            registry=registry,
+        )
         self._texts = Counter(
             "vectorizer_texts", "Texts sent to models.", ["vectorizer"], registry=registry
         )
@@ -142,6 +149,8 @@ class Metrics:
                 self._batches.labels(name, event.error).inc()
             case LeaseWasLost():
                 self._lost.labels(name).inc()
+            case RequestRetried():
+                self._retries.labels(name, event.error).inc()
             case RequestFinished():
                 self._requests.labels(name, event.outcome).inc()
                 self._texts.labels(name).inc(event.texts)

@@ -24,6 +24,7 @@ from vectorizer.events import (
     BatchFinished,
     LeaseWasLost,
     RequestFinished,
+    RequestRetried,
     emit,
     recorded,
 )
@@ -159,6 +160,7 @@ def test_every_event_is_counted() -> None:
         BatchFailed("one", "b", 3, "EmbedderUnavailable"),
         LeaseWasLost("one", "b"),
         RequestFinished("one", "unavailable", 10, 100, 0.5),
+        RequestRetried("one", "EmbedderUnavailable"),
     ):
         metrics(event)
     found = samples(metrics.text()[1].decode())
@@ -169,6 +171,7 @@ def test_every_event_is_counted() -> None:
     assert found["vectorizer_lease_losses_total", "one"] == 1
     assert found["vectorizer_requests_total", "unavailable", "one"] == 1
     assert found["vectorizer_tokens_total", "one"] == 100
+    assert found["vectorizer_request_retries_total", "EmbedderUnavailable", "one"] == 1
     assert found["vectorizer_commit_to_searchable_seconds_sum", "one"] == 2
     # Two in one process do not meet.
     assert "vectorizer_rows_total{" not in Metrics().text()[1].decode()

@@ -15,10 +15,12 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from vectorizer import Vectorizer, pgvectorizer
+from vectorizer._async.database import AsyncDatabase
 from vectorizer.errors import ConfigurationError, EmbedderRefused, EmbedderUnavailable
 from vectorizer.events import BatchClaimed, BatchFinished, Event
 from vectorizer.testing import FakeEmbedder
 from vectorizer.worker import Worker, WorkerOptions
+from vectorizer.worker._probe import Probe
 
 _SECONDS = 20
 
@@ -403,3 +405,55 @@ async def test_a_lost_session_is_made_anew(vectorizer_url: str, db: psycopg.Conn
 def test_what_cannot_work_is_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         Worker("postgresql:///nothing", options=WorkerOptions(**options))
+
+
+async def test_a_log_that_is_slow_to_read_is_read_at_its_end(
+    vectorizer_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vectorizer.worker._probe._SLOW_SECONDS", -1.0)
+    monkeypatch.setattr("vectorizer.worker._probe._WHOLE_SHARE", 1e9)
+    attach(db, vectorizer_url, "one", "two")
+    insert = "insert into one select n, 'text' from generate_series(1, 2000) n"
+    db.execute(insert)
+    async with AsyncDatabase(vectorizer_url) as database, Probe(database) as probe:
+        entries = await probe.survey()
+        assert (await probe.look(entries, retries=False)).logged == {"one"}
+        # Whatever was there has been looked at; what comes is at the end.
+        assert set(probe._ends) == {"one_log", "two_log"}
+        block = int(probe._ends["one_log"].strip("()").split(",")[0])
+        assert block > 3
+        db.execute("delete from vectorizer.one_log where ctid < %s", [f"({block},0)"])
+        db.execute("delete from vectorizer.one_log")
+        assert (await probe.look(entries, retries=False)).logged == set()
+        write(db, "one", 1, text="changed")
+        write(db, "two", 1)
+        seen = await probe.look(entries, retries=True)
+        assert (seen.logged, seen.due) == ({"one", "two"}, set())
+
+
+async def test_a_schema_that_is_dropped_is_waited_for(
+    vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    attach(db, vectorizer_url, "one")
+    async with working(vectorizer_url) as worker:
+        await until(lambda: worker.ready)
+        db.execute("drop schema vectorizer cascade")
+        await until(lambda: "no vectorizer is installed" in caplog.text)
+        attach(db, vectorizer_url, "two")
+        write(db, "two", 1)
+        await until(lambda: stored(db, "two") == 1)
+
+
+async def test_a_schema_that_is_newer_is_left_alone(
+    vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    attach(db, vectorizer_url, "one")
+    async with working(vectorizer_url) as worker:
+        await until(lambda: worker.ready)
+        db.execute("insert into vectorizer.migration values (9999, 'later')")
+        await until(lambda: not worker.ready)
+        write(db, "one", 1)
+        await until(lambda: "upgrade pg-vectorizer" in caplog.text)
+        assert stored(db, "one") == 0
+        db.execute("delete from vectorizer.migration where number = 9999")
+        await until(lambda: stored(db, "one") == 1)

@@ -167,8 +167,10 @@ def test_every_option_of_a_definition_can_be_configured_and_given_as_a_flag() ->
 
 
 def test_intervals_are_those_of_people(read: Any) -> None:
-    blog = read(BLOG + 'partition_interval = "4w"').vectorizers["blog"]
-    assert blog.options()["partition_interval"] == timedelta(weeks=4)
+    text = BLOG + 'time_column = "at"\npartition_interval = "4w"\nretention = "90d"'
+    options = read(text).vectorizers["blog"].options()
+    assert options["partition_interval"] == timedelta(weeks=4)
+    assert options["retention"] == timedelta(days=90)
 
 
 def test_a_suggestion_takes_the_longest_text() -> None:

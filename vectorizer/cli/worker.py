@@ -9,7 +9,7 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -18,8 +18,11 @@ from vectorizer.cli._settings import settings
 from vectorizer.cli._shared import UrlOption, database_url
 from vectorizer.config import MetricsConfig
 from vectorizer.errors import ConfigurationError
-from vectorizer.metrics import Metrics
-from vectorizer.worker import Worker, WorkerOptions, serving_http
+from vectorizer.worker import WorkerOptions
+
+if TYPE_CHECKING:
+    from vectorizer.metrics import Metrics
+    from vectorizer.worker import Worker
 
 HELP = """Serve vectorizers until told to stop: the long-running daemon.
 
@@ -114,6 +117,10 @@ def command(
             "level": log_level and log_level.value,
         },
     ).config
+    # Other commands need neither of them.
+    from vectorizer.metrics import Metrics  # noqa: PLC0415
+    from vectorizer.worker import Worker  # noqa: PLC0415
+
     configure(config.log.format, config.log.level)
     metrics = None if config.metrics.port is None else Metrics()
     worker = Worker(
@@ -139,6 +146,8 @@ def parse_schedules(given: list[str]) -> dict[str, str]:
 
 
 async def _serve(worker: Worker, metrics: Metrics | None, pages: MetricsConfig) -> None:
+    from vectorizer.worker import serving_http  # noqa: PLC0415 - see above
+
     loop = asyncio.get_running_loop()
     # Models that are not asynchronous run in threads: one for each batch, some to spare.
     loop.set_default_executor(ThreadPoolExecutor(worker.options.concurrency + 4))

@@ -30,6 +30,7 @@ from vectorizer.errors import (
     InputRejected,
     InputTooLong,
 )
+from vectorizer.events import note_retry
 from vectorizer.limits import limits_of, pack
 from vectorizer.tokens import counter, cutter
 from vectorizer.vectors import as_matrix
@@ -270,6 +271,7 @@ class OpenAIEmbedder:
             stop=attempts.give_up,
             wait=attempts.wait,
             sleep=self._pause,
+            before_sleep=_note_retry,
             reraise=True,
         )
         try:
@@ -527,3 +529,7 @@ def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _fits_header(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
+
+
+def _note_retry(state: RetryCallState) -> None:
+    note_retry(state.outcome.exception() if state.outcome is not None else None)

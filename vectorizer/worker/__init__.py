@@ -6,12 +6,28 @@
     await worker.run()  # until somebody calls worker.stop()
 
 It sets no signal handlers, configures no logging and keeps nothing outside of the object; the
-command line adds what a process of its own needs. With `Metrics` as its observer, `serving_http`
-answers `/metrics`, `/healthz` and `/readyz`.
+command line adds what a process of its own needs. With `vectorizer.metrics.Metrics` as its
+observer, `serving_http` answers `/metrics`, `/healthz` and `/readyz`.
 """
 
-from vectorizer.worker._http import serving_http
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from vectorizer.worker._options import WorkerOptions
-from vectorizer.worker._worker import Worker
+
+if TYPE_CHECKING:
+    from vectorizer.worker._http import serving_http
+    from vectorizer.worker._worker import Worker
 
 __all__ = ["Worker", "WorkerOptions", "serving_http"]
+
+# The options are part of every configuration; the worker itself only of a command's.
+_HOMES = {"Worker": "vectorizer.worker._worker", "serving_http": "vectorizer.worker._http"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

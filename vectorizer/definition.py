@@ -260,6 +260,8 @@ class Installation:
     """Log of parents that changed; None without any."""
     joined_query: str | None
     """What is joined to the rows, with the names that columns have now."""
+    joined_view: str | None
+    """The view that says so; None where it is not there, in a preview."""
     destination: Relation | None
     storage: Relation | None
     paused_reason: str | None
@@ -308,6 +310,7 @@ class Installation:
             row_table=record["row_table"],
             parents_table=record["parents_table"],
             joined_query=record["joined_query"],
+            joined_view=record["joined_view"],
             destination=_relation(record, "destination"),
             storage=_relation(record, "storage"),
             paused_reason=record["paused_reason"] if record["paused_at"] else None,

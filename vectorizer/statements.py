@@ -218,7 +218,7 @@ def _placeholders(schema: str, installation: Installation) -> dict[str, sql.Comp
         else compose(
             "or exists (select from {})", sql.Identifier(schema, installation.parents_table)
         ),
-        **_source_expressions(installation),
+        **_source_expressions(schema, installation),
     }
     for alias in "djklr":
         names[f"{alias}_names"] = _names(key, alias)
@@ -237,7 +237,7 @@ def without_placeholders(part: sql.Composable) -> sql.Composable:
     return sql.SQL(part.as_string(None).replace("%", "%%"))
 
 
-def _source_expressions(installation: Installation) -> dict[str, sql.Composable]:
+def _source_expressions(schema: str, installation: Installation) -> dict[str, sql.Composable]:
     definition = installation.definition
     # Columns by the names they have now; what the definition calls them stays in the metadata.
     current = installation.columns or {}
@@ -257,7 +257,7 @@ def _source_expressions(installation: Installation) -> dict[str, sql.Composable]
         image = compose("{}, {}", sql.Literal(installation.revision), image)
     texts = (definition.chunk_column, *definition.parsed_template.columns)
     return {
-        "join": _join(installation),
+        "join": _join(schema, installation),
         "visible": _visible(definition, current),
         "aged": _aged(definition, current),
         "source_hash": compose("sha256(convert_to(row({})::text, 'UTF8'))", image),
@@ -283,13 +283,15 @@ def _column(name: str, current: Mapping[str, str]) -> sql.Identifier:
     return sql.Identifier("s", current[name]) if name in current else sql.Identifier("j", name)
 
 
-def _join(installation: Installation) -> sql.Composable:
+def _join(schema: str, installation: Installation) -> sql.Composable:
     if installation.joined_query is None:
         return sql.SQL("")
+    joined: sql.Composable = sql.Identifier(schema, installation.joined_view or "")
+    if installation.joined_view is None:
+        joined = compose("({})", _trusted(installation.joined_query.rstrip().rstrip(";")))
     return compose(
-        "left join lateral ("
-        "select * from ({}) as q where {} order by q::text limit 1) as j on true",
-        _trusted(installation.joined_query.rstrip().rstrip(";")),
+        "left join lateral (select * from {} as q where {} order by q::text limit 1) as j on true",
+        joined,
         _joined(
             installation.key,
             lambda k: compose(

@@ -21,7 +21,10 @@ language sql stable as $$
     union select 6, true, false, 'function', p.oid::regprocedure::text, array['execute'] from pg_proc p
       where p.pronamespace = {schema_name}::regnamespace and p.prosecdef and p.proname like '%\_as\_owner'
     union select 7, true, false, 'table', c.oid::regclass::text, array['select', 'insert', 'update', 'delete']
-      from installed join pg_class c on c.oid in (to_regclass(log_path), to_regclass(row_path), storage)
+      from installed join pg_class c on c.oid in (to_regclass(log_path), to_regclass(row_path),
+        to_regclass(quote_ident({schema_name}) || '.' || quote_ident(parents_table)), storage)
+    union select 7, true, false, 'table', c.oid::regclass::text, array['select']
+      from installed join pg_class c on c.oid = to_regclass(quote_ident({schema_name}) || '.' || quote_ident(joined_view))
     union select 8, true, false, 'table', log_path, array['maintain']
       from installed where current_setting('server_version_num')::integer >= 170000 and to_regclass(log_path) is not null
     union select 9, true, false, 'table', source::text, array['select']

@@ -233,6 +233,36 @@ def test_a_worker_brings_a_new_generation_to_serve(installed: Roles) -> None:
             assert reader.search("text 7", limit=1)[0].contents == "text 7"
 
 
+def test_a_worker_sees_of_other_tables_what_is_joined(installed: Roles) -> None:
+    query = (
+        "select p.id, p.at, a.name as author, p.id % 2 as author_id"
+        " from shop.post p join shop.author a on a.id = p.id % 2"
+    )
+    options: dict[str, Any] = {
+        "template": "{author}: {chunk}",
+        "joined": {"query": query, "parents": {"shop.author": ["author_id"]}},
+    }
+    with (
+        installed.session(installed.installer) as owner,
+        posts(installed, installed.installer, **options) as changed,
+        posts(installed, installed.worker, **options) as worker,
+    ):
+        owner.execute("create table shop.author (id int primary key, name text, secret text)")
+        owner.execute("insert into shop.author values (0, 'Zoe', 'x'), (1, 'Una', 'y')")
+        changed.install(change=True)
+        worker.run()
+        assert embedded(owner)[0] == (1, "Una: text 1")
+        owner.execute("update shop.author set name = 'Ann' where id = 1")
+        assert worker.run().texts == 10
+        report = worker.verify()
+        assert (report.ok, report.pending, report.dead) == (True, 0, 0)
+        with (
+            installed.session(installed.worker) as connection,
+            pytest.raises(InsufficientPrivilege),
+        ):
+            connection.execute("select secret from shop.author")
+
+
 def test_an_index_is_built_by_the_owner(installed: Roles) -> None:
     """CREATE INDEX CONCURRENTLY is nothing a function could do for a worker."""
     with (

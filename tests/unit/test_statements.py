@@ -52,7 +52,7 @@ def installation(name: str) -> Installation:
         Installation, id=1, name=name, generation=1, serving=True, takes_over=False,
         revision=0, source=Relation(name, name), key=(key,),
         columns={name: name}, definition=definition, log_table=name + "_log",
-        row_table=name + "_row", parents_table=None, joined_query=None,
+        row_table=name + "_row", parents_table=None, joined_query=None, joined_view=None,
         destination=Relation(name, name), storage=Relation(name, name),
         paused_reason=None, vector_schema=name, vector_version=(0, 8),
         source_oid=1, source_columns="1 id",

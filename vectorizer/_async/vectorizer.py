@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from typing_extensions import Self, Unpack
@@ -227,6 +228,7 @@ class AsyncVectorizer:
         terms = terms_of(wanted.definition.embedder)
         installed = any(one.id == wanted.id for one in before)
         known = wanted.storage if installed else reusable(wanted, before)
+        wanted = wanted if installed else replace(wanted, joined_view=None)
         tally, read, total = await AsyncPlanner(
             self._database, wanted, self._generations.embedder(wanted), known
         ).count(sample)

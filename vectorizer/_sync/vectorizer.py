@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from typing_extensions import Self, Unpack
@@ -228,6 +229,7 @@ class Vectorizer:
         terms = terms_of(wanted.definition.embedder)
         installed = any(one.id == wanted.id for one in before)
         known = wanted.storage if installed else reusable(wanted, before)
+        wanted = wanted if installed else replace(wanted, joined_view=None)
         tally, read, total = Planner(
             self._database, wanted, self._generations.embedder(wanted), known
         ).count(sample)

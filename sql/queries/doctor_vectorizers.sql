@@ -7,6 +7,7 @@ select v.name, v.generation, v.serving, v.definition -> 'embedder' as embedder, 
          select format('%%s on %%s', p, t.path)
          from (values (v.source::oid, v.source::text, '{{SELECT}}'::text[]),
                       (l.oid, v.log_table, '{{SELECT,UPDATE,DELETE}}'),
+                      (j.oid, v.parents_table, '{{SELECT,UPDATE,DELETE}}'),
                       (r.oid, v.row_table, '{{SELECT,INSERT,UPDATE,DELETE}}'),
                       (v.storage::oid, v.storage::text, '{{SELECT,INSERT,UPDATE,DELETE}}')) as t(relation, path, needed),
               unnest(t.needed) as p
@@ -21,6 +22,7 @@ from {schema}.vectorizer v
 left join pg_namespace n on n.nspname = {schema_name}
 left join pg_class l on l.relname = v.log_table and l.relnamespace = n.oid
 left join pg_class r on r.relname = v.row_table and r.relnamespace = n.oid
+left join pg_class j on j.relname = v.parents_table and j.relnamespace = n.oid
 left join pg_stat_all_tables s on s.relid = r.oid
 where v.uninstalled_at is null
 order by v.name, v.generation

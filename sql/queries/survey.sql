@@ -5,7 +5,9 @@ select pg_is_in_recovery(), (select max(number) from {schema}.migration), (
   select coalesce(jsonb_agg(to_jsonb(n) order by n.name), '[]')::text from (
     select v.name,
            string_agg(v.id || ':' || v.xmin::text, ' ' order by v.id) as version,
-           jsonb_agg(v.log_table order by v.id) as logs, jsonb_agg(v.row_table order by v.id) as ledgers,
+           jsonb_agg(v.log_table order by v.id)
+             || coalesce(jsonb_agg(v.parents_table) filter (where v.parents_table is not null), '[]') as logs,
+           jsonb_agg(v.row_table order by v.id) as ledgers,
            bool_or(v.definition ? 'chunk_column') as embeds,
            jsonb_agg(v.definition -> 'embedder') filter (where v.serving) -> 0 as embedder,
            min(coalesce(v.paused_reason, '')) filter (where v.serving and v.paused_at is not null) as paused,

@@ -333,6 +333,32 @@ async def test_a_new_generation_is_filled_and_takes_over(
         await until(lambda: stored(db, "one") == 3)
 
 
+async def test_a_change_of_a_parent_is_seen(vectorizer_url: str, db: psycopg.Connection) -> None:
+    db.execute("create table author (id int primary key, name text)")
+    db.execute("create table post (id int primary key, author_id int, body text)")
+    db.execute("insert into author values (1, 'Ada')")
+    db.execute("insert into post values (1, 1, 'text')")
+    query = "select p.id, a.name, p.author_id from post p join author a on a.id = p.author_id"
+    with Vectorizer(
+        vectorizer_url,
+        "post",
+        embedder=FakeEmbedder(),
+        chunk_column="body",
+        template="{name}: {chunk}",
+        joined={"query": query, "parents": {"author": ["author_id"]}},
+    ) as vectorizer:
+        vectorizer.install()
+
+    def is_by(name: str) -> bool:
+        found = db.execute("select contents from post_embedding").fetchall()
+        return found == [(f"{name}: text",)]
+
+    async with working(vectorizer_url):
+        await until(lambda: is_by("Ada"))
+        db.execute("update author set name = 'Grace'")
+        await until(lambda: is_by("Grace"))
+
+
 async def test_upkeep_is_done(
     vectorizer_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import typer
 from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.batch import Counts
 from vectorizer.cli._progress import drained
-from vectorizer.cli._settings import is_quiet
+from vectorizer.cli._settings import is_quiet, settings
 from vectorizer.cli._shared import (
     JsonOption,
     UrlOption,
@@ -26,6 +26,7 @@ from vectorizer.cli._shared import (
     selected,
 )
 from vectorizer.errors import DatabaseError, VectorizerError
+from vectorizer.worker import WorkerOptions
 
 HELP = """Embed whatever waits, then end: for cron and Kubernetes jobs.
 
@@ -41,7 +42,9 @@ def command(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows claimed at once.")] = 200,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows claimed at once.", show_default="200")
+    ] = None,
     max_rows: Annotated[
         int | None, typer.Option(min=1, help="Begin no batch after so many rows.")
     ] = None,
@@ -54,11 +57,12 @@ def command(
     """Drain vectorizers."""
     # The batch in hand is then given back, as after Ctrl-C, and need not wait for its lease.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options = settings(worker={"batch_size": batch_size}).config.worker
     database = database_url(url)
     with opened(database) as schema:
         wanted = selected(schema, names)
     with ExitStack() as stack:
-        vectorizers, errors = _connected(database, dict.fromkeys(wanted), batch_size, stack)
+        vectorizers, errors = _connected(database, dict.fromkeys(wanted), options, stack)
         rotation = drained(
             vectorizers, quiet=json or is_quiet(), max_rows=max_rows, max_seconds=max_seconds
         )
@@ -80,14 +84,18 @@ def command(
 
 
 def _connected(
-    database: str, names: Iterable[str], batch_size: int, stack: ExitStack
+    database: str, names: Iterable[str], options: WorkerOptions, stack: ExitStack
 ) -> tuple[list[Vectorizer], dict[str, VectorizerError]]:
     vectorizers: list[Vectorizer] = []
     errors: dict[str, VectorizerError] = {}
     for name in names:
         try:
             vectorizer = Vectorizer.connect(
-                database, name, batch_size=batch_size, schema=schema_name()
+                database,
+                name,
+                batch_size=options.batch_size,
+                lease_seconds=options.lease_seconds,
+                schema=schema_name(),
             )
         except DatabaseError:
             raise

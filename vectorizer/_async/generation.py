@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from json import dumps
 
 from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.pipeline import AsyncPipeline, Processed
@@ -23,7 +25,7 @@ from vectorizer.errors import (
     VectorizerPaused,
 )
 from vectorizer.events import note_lost_lease, stage
-from vectorizer.types import Embedder
+from vectorizer.types import JSON, Embedder
 from vectorizer.unwritten import UnwrittenVectors
 
 __all__ = ["AsyncGeneration"]
@@ -64,6 +66,20 @@ class AsyncGeneration:
             )
         await self._spending.check_hold()
         return await self.queue.claim(rows)
+
+    async def sync(self, keys: Sequence[Mapping[str, JSON]]) -> AsyncIterator[Counts | None]:
+        """Bring the rows of these keys in step; yield what was done, None while others hold some.
+
+        keys: by the names of the key columns in the source.
+        """
+        names = {column.column: column.name for column in self.installation.key}
+        left: str | None = dumps(
+            [{names[column]: value for column, value in key.items()} for key in keys], default=str
+        )
+        while left is not None:
+            await self._spending.check_hold()
+            batch, left = await self.queue.claim_keys(left)
+            yield None if batch is None else await self.process(batch)
 
     async def process(self, batch: Batch, budget: RunBudget | None = None) -> Counts:
         """Load a batch, embed what is new of it, write and ack it; return what was done.

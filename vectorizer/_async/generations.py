@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.generation import AsyncGeneration
@@ -25,7 +25,7 @@ from vectorizer.errors import (
 )
 from vectorizer.events import Observer, recorded, stage
 from vectorizer.search import Filter, SearchResult
-from vectorizer.types import Embedder
+from vectorizer.types import JSON, Embedder
 from vectorizer.unwritten import UnwrittenVectors
 
 __all__ = ["AsyncGenerations", "check_embedder", "reusable"]
@@ -129,6 +129,18 @@ class AsyncGenerations:
         if switched:
             log.info("%s serves now", generation.installation)
             self.forget()
+
+    async def sync(
+        self, keys: Sequence[Mapping[str, JSON]], rows: int
+    ) -> AsyncIterator[Counts | None]:
+        """Bring the rows of these keys in step with every generation, `rows` at once.
+
+        Yields what was done, and None while others hold some of them.
+        """
+        for generation in await self._ready():
+            for start in range(0, len(keys), rows):
+                async for counts in generation.sync(keys[start : start + rows]):
+                    yield counts
 
     async def in_flight_seconds(self) -> float | None:
         """Return for how many seconds others may hold work; None if they hold none."""

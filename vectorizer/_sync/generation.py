@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from json import dumps
 
 from vectorizer._sync.database import Database
 from vectorizer._sync.pipeline import Pipeline, Processed
@@ -24,7 +26,7 @@ from vectorizer.errors import (
     VectorizerPaused,
 )
 from vectorizer.events import note_lost_lease, stage
-from vectorizer.types import Embedder
+from vectorizer.types import JSON, Embedder
 from vectorizer.unwritten import UnwrittenVectors
 
 __all__ = ["Generation"]
@@ -65,6 +67,20 @@ class Generation:
             )
         self._spending.check_hold()
         return self.queue.claim(rows)
+
+    def sync(self, keys: Sequence[Mapping[str, JSON]]) -> Iterator[Counts | None]:
+        """Bring the rows of these keys in step; yield what was done, None while others hold some.
+
+        keys: by the names of the key columns in the source.
+        """
+        names = {column.column: column.name for column in self.installation.key}
+        left: str | None = dumps(
+            [{names[column]: value for column, value in key.items()} for key in keys], default=str
+        )
+        while left is not None:
+            self._spending.check_hold()
+            batch, left = self.queue.claim_keys(left)
+            yield None if batch is None else self.process(batch)
 
     def process(self, batch: Batch, budget: RunBudget | None = None) -> Counts:
         """Load a batch, embed what is new of it, write and ack it; return what was done.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vectorizer._sync.database import Database
 from vectorizer._sync.generation import Generation
@@ -26,7 +26,7 @@ from vectorizer.errors import (
 )
 from vectorizer.events import Observer, recorded, stage
 from vectorizer.search import Filter, SearchResult
-from vectorizer.types import Embedder
+from vectorizer.types import JSON, Embedder
 from vectorizer.unwritten import UnwrittenVectors
 
 __all__ = ["Generations", "check_embedder", "reusable"]
@@ -130,6 +130,16 @@ class Generations:
         if switched:
             log.info("%s serves now", generation.installation)
             self.forget()
+
+    def sync(self, keys: Sequence[Mapping[str, JSON]], rows: int) -> Iterator[Counts | None]:
+        """Bring the rows of these keys in step with every generation, `rows` at once.
+
+        Yields what was done, and None while others hold some of them.
+        """
+        for generation in self._ready():
+            for start in range(0, len(keys), rows):
+                for counts in generation.sync(keys[start : start + rows]):
+                    yield counts
 
     def in_flight_seconds(self) -> float | None:
         """Return for how many seconds others may hold work; None if they hold none."""

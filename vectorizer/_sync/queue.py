@@ -117,6 +117,16 @@ class Queue:
             if batch is not None or not more:
                 return batch
 
+    def claim_keys(self, keys: str) -> tuple[Batch | None, str | None]:
+        """Take these keys, as JSON, under one new lease; return it and the keys others hold."""
+        token = uuid4()
+        with self._database.transaction(pinned_plans=True) as connection:
+            claim = _Claim(token, 0)
+            found = self._fetch(connection, "claim_keys", token=token, keys=keys)
+            if claim.add(found):
+                self._open_lease(connection, claim)
+        return (Batch(token, claim.size) if claim.size else None), found["held"]
+
     def _fan_out(self, rows: int) -> None:
         """Queue the rows that a changed parent concerns; as many at once as a claim takes."""
         with self._database.transaction(pinned_plans=True) as connection:

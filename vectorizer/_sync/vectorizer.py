@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 from typing_extensions import Self, Unpack
 
@@ -26,9 +28,11 @@ from vectorizer.errors import (
     ConfigurationError,
     DatabaseError,
     SourceError,
+    SyncTimeout,
     VectorizerPaused,
 )
 from vectorizer.events import Observer
+from vectorizer.keys import named_keys
 from vectorizer.naming import default_name
 from vectorizer.plan import Change, Plan, action_of, least_seconds, scaled
 from vectorizer.prices import Terms, terms_of
@@ -42,6 +46,8 @@ log = logging.getLogger("vectorizer")
 
 # How often a drain that waits for the batches of others looks whether they are finished: seconds.
 _POLL_SECONDS = 0.2
+# The same, while `sync` waits for single rows.
+_HELD_SECONDS = 0.02
 
 
 class Vectorizer:
@@ -341,6 +347,33 @@ class Vectorizer:
             self._generations.ensure_indexes()
             return None
         return min(max(seconds, 0.0), _POLL_SECONDS)
+
+    def sync(self, keys: Iterable[Any], *, timeout: float = 60.0) -> Counts:
+        """Bring these rows in step now, in this process, whether they changed or not.
+
+        For ETL code that has just written them: no other worker has to run. keys: values of the
+        key column; tuples, or mappings by column name, where the key has several. Rows another
+        worker holds are waited for, at most `timeout` seconds. Text that did not change is not
+        sent to the model. Rows that fail are counted, and tried again by whoever runs next.
+
+        Raises ConfigurationError for keys of another form, SyncTimeout, and what `run` raises.
+        """
+        self._generations.check()
+        installation = (self._schema.generations(self.name))[0]
+        named = named_keys(keys, [column.column for column in installation.key])
+        deadline = time.monotonic() + timeout
+        total = Counts()
+        for counts in self._generations.sync(named, self._batch_size):
+            if counts is not None:
+                total.add(counts)
+            elif time.monotonic() > deadline:
+                raise SyncTimeout(
+                    f"vectorizer {self.name}: other workers held rows for more than {timeout} s; "
+                    f"see: vectorizer status {self.name}"
+                )
+            else:
+                sleep_sync(_HELD_SECONDS)
+        return total
 
     def search(
         self,

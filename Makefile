@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint image bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -26,6 +26,10 @@ lint: .venv/dev ## Check style, types, import layers and generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/unasync.py --check
+
+image: .venv/dev ## Build the image with Debian's buildah, as root, and run its worker
+	deploy/build_image.sh build/image
+	VECTORIZER_TEST_IMAGE=$(CURDIR)/build/image $(BIN)/python -m pytest -n 0 tests/interop/test_image.py
 
 bench: .venv/dev ## Measure; takes minutes
 	$(BIN)/python tests/bench/writer_cost.py

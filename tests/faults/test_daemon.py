@@ -147,6 +147,7 @@ def test_it_outlives_restarts_of_the_server(
             for number in range(2):
                 if how == "stop":
                     server.stop()
+                    eventually(lambda: not list((folder / "data").glob(".s.PGSQL.*.lock")))
                 else:
                     crash(folder)
                 time.sleep(0.3)  # it tries in vain meanwhile

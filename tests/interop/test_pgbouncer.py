@@ -6,10 +6,12 @@ Each transaction may come to another session than the one before: what a session
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,7 +23,14 @@ import pytest
 from pooler import POOL_SIZE
 from subject import Subject
 
-from vectorizer import AsyncVectorizer, Vectorizer, client, pgvectorizer
+from vectorizer import (
+    AsyncVectorizer,
+    Vectorizer,
+    Worker,
+    WorkerOptions,
+    client,
+    pgvectorizer,
+)
 from vectorizer.testing import FakeEmbedder
 
 if TYPE_CHECKING:
@@ -237,3 +246,18 @@ def test_command_line(post: Subject, pooled_url: str) -> None:
     assert "post" in run("status")
     post.settle()
     assert post.embedder.texts == 0
+
+
+async def test_a_daemon_polls_through_it(post: Subject, pooled_url: str) -> None:
+    worker = Worker(pooled_url, options=WorkerOptions(concurrency=2, listen="news"))
+    running = asyncio.create_task(worker.run())
+    try:
+        for number in (ROWS, ROWS + 1):
+            deadline = time.monotonic() + 30
+            while post.value("select count(*) from post_embedding") != number:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+            post.db.execute("insert into post values (%s, 'one more')", [number + 1000])
+    finally:
+        worker.stop()
+        await asyncio.wait_for(running, 20)

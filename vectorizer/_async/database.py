@@ -178,10 +178,13 @@ class AsyncDatabase:
         except psycopg.Error as error:
             # Not "from error": libpq's own words may hold the password.
             raise unreachable(self.url, error) from None
-        async with connection:
-            found = await connection.execute(query("probe"), prepare=False)
-            process, self._in_recovery, version = await found.fetchone() or (0, False, 0)
-            announced = connection.info.backend_pid
+        try:
+            async with connection:
+                found = await connection.execute(query("probe"), prepare=False)
+                process, self._in_recovery, version = await found.fetchone() or (0, False, 0)
+                announced = connection.info.backend_pid
+        except psycopg.Error as error:
+            raise translated(self.url, error) from error
         if version < _OLDEST_SERVER:
             raise DatabaseError(
                 f"{place(self.url)} runs PostgreSQL {version // 10_000}; 15 or newer is needed"

@@ -34,7 +34,7 @@ Example: vectorizer config show blog
 # What only the registry knows: the file says it by the embedder, or not at all.
 _OURS = {"model", "dimensions"}
 
-app = typer.Typer(help=HELP, no_args_is_help=True)
+app = typer.Typer(help=HELP)
 
 
 @app.command("check", help=CHECK_HELP)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 HELP = """Serve vectorizers until told to stop: the long-running daemon.
 
 Without names all of the database are served, also those installed later. SIGTERM or Ctrl-C
-stops claiming, finishes what is in flight or gives it back, and exits with 0; a second one
-exits at once, and nothing is lost then either.
+stops claiming, finishes what is in flight or gives it back, and exits with 0; a second one exits
+at once, and nothing is lost then either.
 
 Example: vectorizer worker --concurrency 8
 """
@@ -37,7 +37,7 @@ log = logging.getLogger("vectorizer.worker")
 
 
 def _default(option: str) -> str:
-    return f"[default: {getattr(WorkerOptions(), option)}]"
+    return str(getattr(WorkerOptions(), option))
 
 
 def command(
@@ -45,33 +45,39 @@ def command(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(help=f"Batches in flight over all. {_default('concurrency')}")
+        int | None,
+        typer.Option(help="Batches in flight over all.", show_default=_default("concurrency")),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help=f"Rows claimed at once. {_default('batch_size')}")
+        int | None,
+        typer.Option(help="Rows claimed at once.", show_default=_default("batch_size")),
     ] = None,
     lease_seconds: Annotated[
         float | None,
-        typer.Option(help=f"A batch is ours so long. {_default('lease_seconds')}"),
+        typer.Option(help="A batch is ours so long.", show_default=_default("lease_seconds")),
     ] = None,
     poll_seconds: Annotated[
         float | None,
-        typer.Option(help=f"Between two looks while changes arrive. {_default('poll_seconds')}"),
+        typer.Option(
+            help="Between two looks while changes arrive.", show_default=_default("poll_seconds")
+        ),
     ] = None,
     idle_seconds: Annotated[
         float | None,
-        typer.Option(help=f"Between two looks while none do. {_default('idle_seconds')}"),
+        typer.Option(
+            help="Between two looks while none do.", show_default=_default("idle_seconds")
+        ),
     ] = None,
     grace_seconds: Annotated[
         float | None,
-        typer.Option(help=f"To finish in after SIGTERM. {_default('grace_seconds')}"),
+        typer.Option(help="To finish in after SIGTERM.", show_default=_default("grace_seconds")),
     ] = None,
     schedule: Annotated[
         list[str] | None,
         typer.Option(help='Drain one at certain times only: NAME="*/5 * * * *". Repeatable.'),
     ] = None,
     timezone: Annotated[
-        str | None, typer.Option(help=f"Of all schedules. {_default('timezone')}")
+        str | None, typer.Option(help="Of all schedules.", show_default=_default("timezone"))
     ] = None,
     listen: Annotated[
         str | None, typer.Option(help="Channel on which your NOTIFY wakes the worker at once.")
@@ -89,10 +95,14 @@ def command(
         int | None, typer.Option(help="Serve /metrics, /healthz and /readyz on this port.")
     ] = None,
     metrics_host: Annotated[
-        str | None, typer.Option(help="... of this address; by default 127.0.0.1.")
+        str | None, typer.Option(help="... of this address.", show_default="127.0.0.1")
     ] = None,
-    log_format: Annotated[LogFormat | None, typer.Option(help="Lines to read, or JSON.")] = None,
-    log_level: Annotated[LogLevel | None, typer.Option(help="What is worth a line.")] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="Lines to read, or JSON.", show_default="console")
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="What is worth a line.", show_default="info")
+    ] = None,
     url: UrlOption = None,
 ) -> None:
     """Run a worker."""

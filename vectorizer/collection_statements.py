@@ -24,6 +24,7 @@ FIELDS: Final = ("id", "metadata", "contents", "embedding")
 # Reciprocal rank fusion: score = sum of weight / (60 + rank); Cormack, Clarke and Büttcher,
 # SIGIR 2009, found 60 and that little depends on it.
 _SMOOTHING: Final = 60
+_MOST_KNOWN: Final = 1000
 
 
 class Statement(NamedTuple):
@@ -55,6 +56,8 @@ class CollectionStatements:
         self.shape = shape
         self.table = relation(shape.relation)
         self._vectors = sql.Identifier(shape.vectors)
+        # Composing takes longer than a search in memory; an application has few kinds of them.
+        self._searches: dict[tuple[Any, ...], str] = {}
 
     def condition(self, wanted: Wanted, parameters: Parameters) -> sql.Composable:
         """Return the condition for what is wanted."""
@@ -83,17 +86,24 @@ class CollectionStatements:
         """Return the search for the nearest to a vector; None for any that match."""
         parameters = Parameters()
         distance = self.distance(vector, parameters)
+        condition = self.condition(wanted, parameters)
+        known = (vector is None, condition.as_string(None), tuple(include), limit, max_distance)
+        if max_distance is None and known in self._searches:
+            return Statement(self._searches[known], parameters.values)
         nearest = compose_query(
             "search_collection",
             columns=self.columns(include),
             distance=distance,
             table=self.table,
-            condition=self.condition(wanted, parameters),
+            condition=condition,
             order=sql.SQL("" if vector is None else "order by distance"),
             limit=sql.Literal(limit),
         )
         if max_distance is None:
-            return _statement(nearest, parameters)
+            if len(self._searches) >= _MOST_KNOWN:
+                self._searches.clear()
+            self._searches[known] = nearest.as_string(None)
+            return Statement(self._searches[known], parameters.values)
         # Outside, so that an index does not look for more where none are near enough.
         most = compose("{}::float8", parameters.add(max_distance))
         return _statement(compose_query("search_within", nearest=nearest, most=most), parameters)

@@ -296,6 +296,12 @@ class QueryParams:
             for name, value in self.params.items()
         ]
 
+    def statement(self) -> tuple[sql.Composed, list[str]]:
+        """Return one statement that sets them until the transaction ends, and its values."""
+        calls = sql.SQL(", ").join([sql.SQL("set_config(%s, %s, true)")] * len(self.params))
+        values = [part for name, value in self.params.items() for part in (name, str(value))]
+        return compose("select {}", calls), values
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.params!r})"
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncCollection"]
 
 _CONNECTIONS = 10
+# A search is a round trip; asking before each whether its connection lives would be another.
+_UNCHECKED_SECONDS = 1.0
 
 
 class AsyncCollection:
@@ -101,7 +103,9 @@ class AsyncCollection:
         self.time_partition_interval = time_partition_interval
         self.infer_filters = infer_filters
         self.builder = QueryBuilder.of(options)
-        self._database = AsyncDatabase(service_url, max_connections=connections)
+        self._database = AsyncDatabase(
+            service_url, max_connections=connections, unchecked_seconds=_UNCHECKED_SECONDS
+        )
         self._tables = AsyncCollectionTables(self._database, options)
         self._writer = AsyncCollectionWriter(self._tables)
         self._search = AsyncCollectionSearch(self._tables)

@@ -15,7 +15,12 @@ from vectorizer._async.collection_tables import AsyncCollectionTables
 from vectorizer.binary_values import BinaryValue
 from vectorizer.collection_options import Shape
 from vectorizer.collection_statements import FIELDS, CollectionStatements, Statement, Wanted
-from vectorizer.errors import CollectionWarning, InvalidArgument, InvalidEmbeddings
+from vectorizer.errors import (
+    CollectionWarning,
+    DatabaseUnavailable,
+    InvalidArgument,
+    InvalidEmbeddings,
+)
 from vectorizer.filters import Filter
 from vectorizer.indexes import QueryParams, implied_params
 from vectorizer.records import CollectionResult, Packer, RankedResult, checked_ids
@@ -119,14 +124,22 @@ class AsyncCollectionSearch:
         return QueryParams({**implied, **given}) if implied else params
 
     async def _run(self, statement: Statement, settings: QueryParams | None) -> list[TupleRow]:
+        try:
+            return await self._run_once(statement, settings)
+        except DatabaseUnavailable:
+            # The connection was lost since it was used last: reading again does no harm.
+            return await self._run_once(statement, settings)
+
+    async def _run_once(self, statement: Statement, settings: QueryParams | None) -> list[TupleRow]:
         async with self._tables.database.connection() as connection:
             if settings is None or not settings.params:
                 return await self._tables.run(connection, statement)
-            async with connection.transaction():
-                # Several statements in one round trip; so they cannot be prepared.
-                cursor = AsyncRawCursor(connection)
-                await cursor.execute("; ".join(settings.get_statements()), prepare=False)
-                return await self._tables.run(connection, statement)
+            cursor = AsyncRawCursor(connection)
+            # All of it in one round trip.
+            async with connection.pipeline(), connection.transaction():
+                await connection.execute(*settings.statement())
+                await cursor.execute(statement.text, statement.values, binary=True)
+            return await cursor.fetchall()
 
     async def _look_for_index(self, statements: CollectionStatements) -> None:
         measure = statements.options.measure

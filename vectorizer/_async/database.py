@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import sql
@@ -71,6 +73,8 @@ class AsyncDatabase:
     url: libpq connection string or URL; max_connections: most connections held at once;
     connect_timeout: seconds to wait for a connection; schema: where our own objects live.
     silence_seconds: how long a worker's transaction may hear nothing from its client.
+    unchecked_seconds: a connection that came back so lately is lent without asking whether it
+    still lives, which takes a round trip.
 
     Methods raise DatabaseUnavailable if the server cannot be reached or the connection is
     lost, another DatabaseError or ConfigurationError for what the server refuses.
@@ -84,6 +88,7 @@ class AsyncDatabase:
         max_connections: int = 4,
         connect_timeout: float = 10.0,
         silence_seconds: float = 30.0,
+        unchecked_seconds: float = 0.0,
     ) -> None:
         self.url = url
         self.schema = schema
@@ -96,6 +101,8 @@ class AsyncDatabase:
             statement=sql.Literal(milliseconds * _STATEMENT_FACTOR),
         )
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] | None = None
+        self._unchecked_seconds = unchecked_seconds
+        self._returned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._opening = AsyncLock()
         self._in_recovery = False
         self._through_pooler = False
@@ -128,10 +135,19 @@ class AsyncDatabase:
             max_idle=30,
             kwargs=self._options(),
             open=False,
-            check=AsyncConnectionPool.check_connection,
+            check=self._check,
+            reset=self._note,
         )
         await pool.open()
         return pool
+
+    async def _note(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        self._returned[connection] = time.monotonic()
+
+    async def _check(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        returned = self._returned.get(connection)
+        if returned is None or time.monotonic() - returned >= self._unchecked_seconds:
+            await AsyncConnectionPool.check_connection(connection)
 
     def _options(self) -> dict[str, Any]:
         # A pooler hands each transaction to any session: what was prepared in one is missing, or

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Collection"]
 
 _CONNECTIONS = 10
+# A search is a round trip; asking before each whether its connection lives would be another.
+_UNCHECKED_SECONDS = 1.0
 
 
 class Collection:
@@ -102,7 +104,9 @@ class Collection:
         self.time_partition_interval = time_partition_interval
         self.infer_filters = infer_filters
         self.builder = QueryBuilder.of(options)
-        self._database = Database(service_url, max_connections=connections)
+        self._database = Database(
+            service_url, max_connections=connections, unchecked_seconds=_UNCHECKED_SECONDS
+        )
         self._tables = CollectionTables(self._database, options)
         self._writer = CollectionWriter(self._tables)
         self._search = CollectionSearch(self._tables)

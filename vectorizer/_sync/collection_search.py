@@ -16,7 +16,12 @@ from vectorizer._sync.collection_tables import CollectionTables
 from vectorizer.binary_values import BinaryValue
 from vectorizer.collection_options import Shape
 from vectorizer.collection_statements import FIELDS, CollectionStatements, Statement, Wanted
-from vectorizer.errors import CollectionWarning, InvalidArgument, InvalidEmbeddings
+from vectorizer.errors import (
+    CollectionWarning,
+    DatabaseUnavailable,
+    InvalidArgument,
+    InvalidEmbeddings,
+)
 from vectorizer.filters import Filter
 from vectorizer.indexes import QueryParams, implied_params
 from vectorizer.records import CollectionResult, Packer, RankedResult, checked_ids
@@ -120,14 +125,22 @@ class CollectionSearch:
         return QueryParams({**implied, **given}) if implied else params
 
     def _run(self, statement: Statement, settings: QueryParams | None) -> list[TupleRow]:
+        try:
+            return self._run_once(statement, settings)
+        except DatabaseUnavailable:
+            # The connection was lost since it was used last: reading again does no harm.
+            return self._run_once(statement, settings)
+
+    def _run_once(self, statement: Statement, settings: QueryParams | None) -> list[TupleRow]:
         with self._tables.database.connection() as connection:
             if settings is None or not settings.params:
                 return self._tables.run(connection, statement)
-            with connection.transaction():
-                # Several statements in one round trip; so they cannot be prepared.
-                cursor = RawCursor(connection)
-                cursor.execute("; ".join(settings.get_statements()), prepare=False)
-                return self._tables.run(connection, statement)
+            cursor = RawCursor(connection)
+            # All of it in one round trip.
+            with connection.pipeline(), connection.transaction():
+                connection.execute(*settings.statement())
+                cursor.execute(statement.text, statement.values, binary=True)
+            return cursor.fetchall()
 
     def _look_for_index(self, statements: CollectionStatements) -> None:
         measure = statements.options.measure

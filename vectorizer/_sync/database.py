@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import sql
@@ -72,6 +74,8 @@ class Database:
     url: libpq connection string or URL; max_connections: most connections held at once;
     connect_timeout: seconds to wait for a connection; schema: where our own objects live.
     silence_seconds: how long a worker's transaction may hear nothing from its client.
+    unchecked_seconds: a connection that came back so lately is lent without asking whether it
+    still lives, which takes a round trip.
 
     Methods raise DatabaseUnavailable if the server cannot be reached or the connection is
     lost, another DatabaseError or ConfigurationError for what the server refuses.
@@ -85,6 +89,7 @@ class Database:
         max_connections: int = 4,
         connect_timeout: float = 10.0,
         silence_seconds: float = 30.0,
+        unchecked_seconds: float = 0.0,
     ) -> None:
         self.url = url
         self.schema = schema
@@ -97,6 +102,8 @@ class Database:
             statement=sql.Literal(milliseconds * _STATEMENT_FACTOR),
         )
         self._pool: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
+        self._unchecked_seconds = unchecked_seconds
+        self._returned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._opening = Lock()
         self._in_recovery = False
         self._through_pooler = False
@@ -129,10 +136,19 @@ class Database:
             max_idle=30,
             kwargs=self._options(),
             open=False,
-            check=ConnectionPool.check_connection,
+            check=self._check,
+            reset=self._note,
         )
         pool.open()
         return pool
+
+    def _note(self, connection: psycopg.Connection[TupleRow]) -> None:
+        self._returned[connection] = time.monotonic()
+
+    def _check(self, connection: psycopg.Connection[TupleRow]) -> None:
+        returned = self._returned.get(connection)
+        if returned is None or time.monotonic() - returned >= self._unchecked_seconds:
+            ConnectionPool.check_connection(connection)
 
     def _options(self) -> dict[str, Any]:
         # A pooler hands each transaction to any session: what was prepared in one is missing, or

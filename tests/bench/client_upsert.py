@@ -10,6 +10,7 @@ runs. timescale_vector and vecs are measured too where they are installed.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import statistics
 import time
 import uuid
@@ -97,7 +98,10 @@ def rivals(url: str, rows: list[Any], dimensions: int) -> dict[str, Callable[[],
         from timescale_vector import client as theirs  # noqa: PLC0415
 
         one = theirs.Sync(url, "items", dimensions)
+        loop = asyncio.new_event_loop()
+        other = theirs.Async(url, "items", dimensions)
         ways["timescale_vector Sync"] = lambda: one.upsert(rows)
+        ways["timescale_vector Async"] = lambda: loop.run_until_complete(other.upsert(rows))
     if find_spec("vecs"):
         import vecs  # noqa: PLC0415
 

@@ -224,6 +224,10 @@ def test_collection(pooled_url: str, partitioned: bool) -> None:
             (one, two)[n % 2].upsert([records[n]])
             found = (two, one)[n % 2].search([1.0, n, 0.5], limit=1)
             assert [result.contents for result in found] == [f"text {n}"]
+            params = client.HNSWIndexParams(ef_search=50 + n)
+            found = one.search([1.0, n, 0.5], 1, {"number": n}, query_params=params)
+            assert [result.contents for result in found] == [f"text {n}"]
+        two.create_embedding_index()
         one.delete_by_metadata({"even": True})
         left = two.search(limit=50)
         assert sorted(result.metadata["number"] for result in left) == list(range(1, 20, 2))

@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint image bench clean
+.PHONY: help demo test test-all lint audit image bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -26,6 +26,10 @@ lint: .venv/dev ## Check style, types, import layers and generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/unasync.py --check
+
+audit: .venv/dev ## Look the dependencies up among known vulnerabilities; asks pypi.org
+	@$(PIP) pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 image: .venv/dev ## Build the image with Debian's buildah, as root, and run its worker
 	deploy/build_image.sh build/image

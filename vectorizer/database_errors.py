@@ -62,10 +62,10 @@ def unreachable(url: str, error: Exception) -> DatabaseUnavailable:
             "the database URL is malformed; expected postgresql://user:password@host:port/database"
         )
     reason = " ".join(str(error).split())
-    return DatabaseUnavailable(
-        f"cannot connect to {place(url)}: {reason}; "
-        f"check host, port, user and password in the database URL"
-    )
+    check = "host, port, user and password in the database URL"
+    if "SSL" in reason or "certificate" in reason:
+        check = "sslmode and sslrootcert in the database URL (or PGSSLMODE and PGSSLROOTCERT)"
+    return DatabaseUnavailable(f"cannot connect to {place(url)}: {reason}; check {check}")
 
 
 def translated(url: str, error: Exception) -> VectorizerError:

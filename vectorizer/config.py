@@ -28,10 +28,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import timedelta
+from datetime import timedelta, timezone
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 
@@ -227,6 +228,7 @@ def load(
         config = Config.model_validate(_nested(merged))
     except ValidationError as error:
         raise ConfigurationError(_message(error, sources, path)) from None
+    _check_schedules(config.worker, sources, path)
     return Loaded(config, path, sources)
 
 
@@ -238,6 +240,27 @@ def masked(key: Sequence[str], value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: masked((*key, name), inner) for name, inner in value.items()}
     return "***" if isinstance(value, str) and _SECRET.search(key[-1]) else value
+
+
+def _check_schedules(
+    worker: WorkerOptions, sources: Mapping[tuple[str, ...], str], path: Path | None
+) -> None:
+    if not worker.schedules and worker.verify_schedule is None:
+        return
+    # APScheduler is loaded by those who have a schedule.
+    from vectorizer.worker._cron import cron_trigger, zone  # noqa: PLC0415
+
+    checks: list[tuple[str, Callable[[], object]]] = [("timezone", partial(zone, worker.timezone))]
+    expressions = [("schedules", text) for text in worker.schedules.values()]
+    if worker.verify_schedule is not None:
+        expressions.append(("verify_schedule", worker.verify_schedule))
+    checks += [(key, partial(cron_trigger, text, timezone.utc)) for key, text in expressions]
+    for key, check in checks:
+        try:
+            check()
+        except ConfigurationError as error:
+            source = _source(("worker", key), sources, path)
+            raise ConfigurationError(f"{source}: worker.{key}: {error}") from None
 
 
 def _find(file: Path | None, environment: Mapping[str, str]) -> Path | None:

@@ -46,6 +46,9 @@ _GAUGES: Final = (
     ("log_bytes", "log_bytes", "What the change log takes on disk."),
     ("partitions", "partitions", "Partitions of the destination."),
     ("tokens_today", "tokens_today", "Tokens sent since midnight UTC, by all workers."),
+    ("tokens_asked_today", "tokens_asked_today", "Tokens sent and saved since midnight UTC."),
+    ("texts_today", "texts_today", "Texts sent since midnight UTC, by all workers."),
+    ("texts_asked_today", "texts_asked_today", "Texts sent and saved since midnight UTC."),
     ("warnings", "warnings", "Warnings that vectorizer status shows."),
 )
 

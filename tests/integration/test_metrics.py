@@ -109,6 +109,9 @@ async def test_a_scrape_tells_what_was_done_and_what_waits(vectorizer_url: str) 
             assert found["vectorizer_backfill_done", "post"] == 1
             assert found["vectorizer_embeddings", "post"] == 4
             assert found["vectorizer_partitions", "post"] == 0
+            assert found["vectorizer_texts_asked_today", "post"] == 4
+            assert found["vectorizer_texts_today", "post"] == 4
+            assert found["vectorizer_tokens_asked_today", "post"] >= 4
             assert found["vectorizer_paused", "post"] == 0
             assert [value for name, value in found.items() if name[0] == "vectorizer_build_info"]
             _, text = await get(f"{address}/metrics", Accept="application/openmetrics-text")

@@ -98,6 +98,12 @@ def test_what_kubernetes_sets_for_a_service_is_not_ours(read: Any) -> None:
         (BLOG + "chunk_size = [20, 10]", {}, ["vectorizers.blog"]),
         (BLOG + 'embedder = { api_key = "sk-1" }', {}, ["api_key", "OPENAI_API_KEY"]),
         (BLOG + "embedder = { headers = { Authorization = 'x' } }", {}, ["Authorization"]),
+        ("[worker]\nschedules = { blog = 'often' }", {}, ["worker.schedules", "'often'"]),
+        (
+            "[worker]\nverify_schedule = '@daily'\ntimezone = 'Mars'",
+            {},
+            ["worker.timezone", "Mars"],
+        ),
         ("x =", {}, ["vectorizer.toml is no TOML"]),
         ("", {"VECTORIZER_LOG_LEVEL": "loud"}, ["VECTORIZER_LOG_LEVEL", "'loud'", "'warning'"]),
         ("", {"VECTORIZER_LOG_COLOUR": "red"}, ["VECTORIZER_LOG_COLOUR", "log.colour"]),

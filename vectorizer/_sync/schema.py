@@ -433,11 +433,13 @@ class Schema:
         """Return the rows of the view `status`: of one vectorizer, or of all."""
         return self._view("status", name)
 
-    def partitions(self) -> dict[tuple[str, int], int]:
-        """Return how many partitions the destination of each generation has, if any."""
+    def extras(self) -> dict[tuple[str, int], dict[str, int]]:
+        """Return partitions and what was asked for today, by name and generation: for metrics."""
         with self.database.transaction() as connection:
-            found = connection.execute(compose_query("count_partitions", **self._names))
-            return {(name, generation): n for name, generation, n in found.fetchall()}
+            cursor = connection.cursor(row_factory=dict_row)
+            found = cursor.execute(compose_query("extras", **self._names))
+            rows = found.fetchall()
+        return {(row.pop("name"), row.pop("generation")): row for row in rows}
 
     def dead_letters(self, name: str | None = None) -> list[dict[str, JSON]]:
         """Return the rows of the view `dead_letters`: of one vectorizer, or of all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timezone as utc
 from datetime import tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -25,6 +26,8 @@ _NICKNAMES = {
 
 def zone(name: str) -> tzinfo:
     """Return a time zone by its IANA name; raise ConfigurationError if there is none."""
+    if name.upper() == "UTC":
+        return utc.utc  # there also where no database of time zones is installed
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -112,12 +112,12 @@ class Worker:
     async def status(self) -> list[dict[str, JSON]]:
         """Return what the view `status` says of all that this worker serves.
 
-        Each row has the number of partitions of its destination, too.
+        Each row has what metrics show besides: partitions, and what was asked for today.
         """
         schema = AsyncSchema(self._database)
-        partitions = await schema.partitions()
+        extras = await schema.extras()
         return [
-            {**row, "partitions": partitions.get((row["name"], row["generation"]), 0)}
+            {**row, **extras.get((row["name"], row["generation"]), {})}
             for row in await schema.status()
             if row["name"] in self._served
         ]
@@ -300,8 +300,10 @@ class Worker:
             )
 
     def _open_schedule(self, name: str) -> None:
-        if name in self._served:
-            self._served[name].waits = False
+        if name not in self._served:
+            self._complaints.say(name, "has a schedule, but is not served here")
+            return
+        self._served[name].waits = False
         self._retries_at = float("-inf")
         self._look_now()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-__all__ = ["SPLITTERS", "UNITS", "Chunker"]
+__all__ = ["SPLITTERS", "UNITS", "Chunker", "section_starts"]
 
 SPLITTERS = ("text", "markdown", "html", "none")
 UNITS = ("characters", "tokens")
@@ -141,7 +141,7 @@ def _splitter(
 def _sections(text: str, smallest: int) -> list[str]:
     """Cut before each heading, unless less than `smallest` characters would stand alone."""
     cuts = [0]
-    for start in _section_starts(text):
+    for start in section_starts(text):
         if len(text[cuts[-1] : start].strip()) >= smallest:
             cuts.append(start)
     if len(cuts) > 1 and len(text[cuts[-1] :].strip()) < smallest:
@@ -149,7 +149,7 @@ def _sections(text: str, smallest: int) -> list[str]:
     return [text[start:end] for start, end in pairwise([*cuts, len(text)])]
 
 
-def _section_starts(text: str) -> Iterator[int]:
+def section_starts(text: str) -> Iterator[int]:
     """Yield where headings begin, in order; lines in fenced code are none."""
     fence = ""
     for match in _CANDIDATE.finditer(text):

@@ -13,13 +13,17 @@ __all__ = ["ChunkDiff", "KeptChunk", "NewChunk", "StoredChunk", "diff_chunks"]
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A chunk as it stands in the destination. `id` is 16 bytes, `time` is in microseconds."""
+    """A chunk as it stands in the destination. `id` is 16 bytes, `time` is in microseconds.
+
+    text: its contents, None where they are not needed or not to be trusted.
+    """
 
     id: bytes
     time: int
     chunk: int
     content_hash: bytes
     same_metadata: bool
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vectorizer.chunking import Chunker
 from vectorizer.errors import ConfigurationError, InputTooLong
 from vectorizer.limits import Limits
+from vectorizer.rechunking import rechunk
 from vectorizer.template import Template
 from vectorizer.tokens import halves
 
@@ -40,11 +41,17 @@ class TextMaker:
                 f"not {self.on_long_text!r}"
             )
 
-    def texts(self, columns: Sequence[str | None], refused: Container[str] = ()) -> list[str]:
+    def texts(
+        self,
+        columns: Sequence[str | None],
+        stored: Iterable[str] = (),
+        refused: Container[str] = (),
+    ) -> list[str]:
         """Return the texts of a row, in order, none of them blank.
 
-        columns: the chunk column, then the template's. refused: texts that the model said are
-        too long, whatever we counted.
+        columns: the chunk column, then the template's. stored: texts made of the row before, in
+        order: chunks of them that still stand in it stay as they are. refused: texts that the
+        model said are too long, whatever we counted.
 
         Raises InputTooLong if a text is too long and the policy does not allow to shorten it.
         """
@@ -54,9 +61,14 @@ class TextMaker:
         values = dict(zip(self.template.columns, others, strict=True))
         return [
             text
-            for chunk in self.chunker.split(content)
+            for chunk in rechunk(self.chunker, content, self._chunks(values, stored))
             for text in self._fit(values, chunk, refused)
         ]
+
+    def _chunks(self, values: Mapping[str, str | None], stored: Iterable[str]) -> list[str]:
+        # Where a column of the template changed, every text is new whatever its chunk.
+        chunks = (self.template.chunk_of(values, text) for text in stored)
+        return [chunk for chunk in chunks if chunk]
 
     def _fit(
         self, values: Mapping[str, str | None], chunk: str, refused: Container[str]

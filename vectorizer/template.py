@@ -78,6 +78,22 @@ class Template:
                 f"there are: {', '.join(sorted(values)) or 'none'}"
             ) from None
 
+    def chunk_of(self, values: Mapping[str, str | None], text: str) -> str | None:
+        """Return the chunk of which `render` makes this text with these values.
+
+        None if it does not, or if the template repeats the chunk.
+        """
+        if self._parts.count((CHUNK, True)) != 1:
+            return None
+        at = self._parts.index((CHUNK, True))
+        before, after = (
+            "".join((values[part] or "") if is_name else part for part, is_name in parts)
+            for parts in (self._parts[:at], self._parts[at + 1 :])
+        )
+        if not text.startswith(before) or not text[len(before) :].endswith(after):
+            return None
+        return text[len(before) : len(text) - len(after)]
+
 
 def _parse(text: str) -> Iterator[tuple[str, bool]]:
     """Yield literal texts (False) and names (True) in order."""

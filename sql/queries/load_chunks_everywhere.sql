@@ -3,7 +3,7 @@ select k.n::integer, d.id, timestamptz_send(d.time), d.chunk,
        case when d.content_hash = sha256(convert_to(d.contents, 'UTF8'))
                  and {vector_schema}.vector_dims(d.embedding) = {dimensions}
             then d.content_hash else ''::bytea end,
-       d.metadata = k.metadata::jsonb
+       d.metadata = k.metadata::jsonb, null::text
 from rows from (
        jsonb_to_recordset((select keys from {schema}.lease where token = %(token)s)) as ({record}),
        unnest(%(wanted)s::boolean[]), unnest(%(metadata)s::text[]))

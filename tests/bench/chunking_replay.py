@@ -2,7 +2,8 @@
 
 The history has one JSON object per line, in time order, each with `document` and `text` (the
 whole document at that time); it may be compressed (.xz). A chunk goes to the embedder unless
-the previous version of its document has a chunk of the same text.
+the previous version of its document has a chunk of the same text, or with the optional cache
+any version of any document.
 
     python tests/bench/chunking_replay.py document-edits.jsonl.xz --min-chars 400
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vectorizer.chunking import Chunker
+from vectorizer.rechunking import rechunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,6 +36,7 @@ class Totals:
     chunks: int = 0
     characters: int = 0
     sent: int = 0
+    uncached: int = 0
 
     def __str__(self) -> str:
         return (
@@ -42,7 +45,8 @@ class Totals:
             f"average length      {self.characters / max(self.chunks, 1):>11.1f} characters\n"
             f"re-embed everything {self.characters:>11,} characters\n"
             f"sent                {self.sent:>11,} characters\n"
-            f"ratio               {self.sent / max(self.characters, 1):>11.4f}"
+            f"ratio               {self.sent / max(self.characters, 1):>11.4f}\n"
+            f"ratio with a cache  {self.uncached / max(self.characters, 1):>11.4f}"
         )
 
 
@@ -55,17 +59,24 @@ def versions(path: Path) -> Iterator[tuple[object, str]]:
             yield version["document"], version["text"]
 
 
-def replay(history: Iterable[tuple[object, str]], chunker: Chunker) -> Totals:
+def replay(
+    history: Iterable[tuple[object, str]], chunker: Chunker, *, afresh: bool = False
+) -> Totals:
+    """Count over a history; afresh: each version is cut by itself, as a new text."""
     totals = Totals()
-    stored: dict[object, frozenset[str]] = {}
+    stored: dict[object, list[str]] = {}
+    ever: set[str] = set()
     for document, text in history:
-        chunks = chunker.split(text)
-        known = stored.get(document, frozenset())
+        known = stored.get(document, [])
+        chunks = rechunk(chunker, text, [] if afresh else known)
         totals.versions += 1
         totals.chunks += len(chunks)
         totals.characters += sum(map(len, chunks))
-        totals.sent += sum(len(chunk) for chunk in chunks if chunk not in known)
-        stored[document] = frozenset(chunks)
+        new = [chunk for chunk in chunks if chunk not in set(known)]
+        totals.sent += sum(map(len, new))
+        totals.uncached += sum(len(chunk) for chunk in set(new) if chunk not in ever)
+        ever.update(chunks)
+        stored[document] = chunks
     return totals
 
 
@@ -77,6 +88,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--min-chars", type=int, default=Chunker.min_chars)
     parser.add_argument("--max-chars", type=int, default=Chunker.max_chars)
     parser.add_argument("--overlap", type=int, default=Chunker.overlap)
+    parser.add_argument("--afresh", action="store_true", help="cut each version by itself")
     given = parser.parse_args()
     if not given.history:
         parser.error(f"name the history file, or set {DEFAULT}")
@@ -86,7 +98,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given = arguments()
     chunker = Chunker(given.min_chars, given.max_chars, given.overlap)
-    sys.stdout.write(f"{replay(versions(Path(given.history)), chunker)}\n")
+    sys.stdout.write(f"{replay(versions(Path(given.history)), chunker, afresh=given.afresh)}\n")
 
 
 if __name__ == "__main__":

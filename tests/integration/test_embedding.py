@@ -297,3 +297,23 @@ def test_a_search_for_half_a_character_is_refused_in_words(posts: Posts) -> None
     posts.attach().run()
     with pytest.raises(Exception, match="surrogates not allowed"):
         posts.vectorizer.search("half a \ud83d character")
+
+
+def test_an_edited_paragraph_of_a_long_text_costs_the_chunks_it_touched(posts: Posts) -> None:
+    chance = random.Random(5)  # noqa: S311 - the same in every run
+    paragraphs = [" ".join(chance.choices(LONG.split(), k=60)) for _ in range(150)]
+    posts.db.execute("insert into post values (1, %s)", ["\n\n".join(paragraphs)])
+    posts.attach(template="Post {id}: {chunk}").run()
+    (chunks,) = posts.db.execute("select count(*) from post_embedding").fetchone() or (0,)
+    assert chunks > 70
+    for number in (0, 75, 149):
+        paragraphs[number] = "Edited" + paragraphs[number][6:]
+        posts.db.execute("update post set body = %s", ["\n\n".join(paragraphs)])
+        written = posts.db.execute("select id, xmin::text from post_embedding_g1").fetchall()
+        counts = posts.vectorizer.run()
+        assert counts.texts <= 2
+        kept = posts.db.execute("select id, xmin::text from post_embedding_g1").fetchall()
+        assert len(set(kept) - set(written)) <= 3
+        posts.check()
+    posts.db.execute("update post set body = body || ' ' where id = 1")
+    assert posts.vectorizer.run().texts == 0

@@ -54,14 +54,14 @@ def test_what_the_model_refused_is_halved_until_it_fits() -> None:
     refused: set[str] = set()
     while too_long := {text for text in texts or [f"t: {LONG}"] if len(text) > 1000} - refused:
         refused |= too_long
-        texts = maker(limits=Limits()).texts([LONG, "t"], refused)
+        texts = maker(limits=Limits()).texts([LONG, "t"], refused=refused)
     assert all(len(text) <= 1000 for text in texts)
     assert " ".join(text.removeprefix("t: ") for text in texts) == LONG
 
 
 def test_what_the_model_refused_is_truncated_by_halves() -> None:
     text = f"t: {LONG}"
-    (shorter,) = maker("truncate", Limits()).texts([LONG, "t"], {text})
+    (shorter,) = maker("truncate", Limits()).texts([LONG, "t"], refused={text})
     assert text.startswith(shorter)
     assert len(text) / 3 <= len(shorter) < len(text)
 

@@ -79,8 +79,11 @@ class AsyncStore:
                     {"token": batch.token, "wanted": wanted, "metadata": metadata},
                     binary=True,
                 )
-                for number, identifier, time, chunk, content, same in await found.fetchall():
-                    stored = StoredChunk(identifier.bytes, _time(time), chunk, content, bool(same))
+                for number, identifier, time, *rest in await found.fetchall():
+                    chunk, content, same, text = rest
+                    stored = StoredChunk(
+                        identifier.bytes, _time(time), chunk, content, bool(same), text
+                    )
                     chunks.setdefault(number, []).append(stored)
         return chunks
 

@@ -105,7 +105,9 @@ class Pipeline:
         if row.unchanged:
             return Unchanged(row)
         try:
-            texts = self._maker.texts(row.texts, refused)
+            # What a verification found wrong is cut afresh.
+            before = [] if row.under_repair else [chunk.text for chunk in stored if chunk.text]
+            texts = self._maker.texts(row.texts, before, refused)
         except InputTooLong as error:
             return Failed(row, _said(error))
         if row.time is None or not texts:

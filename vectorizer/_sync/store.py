@@ -78,8 +78,11 @@ class Store:
                     {"token": batch.token, "wanted": wanted, "metadata": metadata},
                     binary=True,
                 )
-                for number, identifier, time, chunk, content, same in found.fetchall():
-                    stored = StoredChunk(identifier.bytes, _time(time), chunk, content, bool(same))
+                for number, identifier, time, *rest in found.fetchall():
+                    chunk, content, same, text = rest
+                    stored = StoredChunk(
+                        identifier.bytes, _time(time), chunk, content, bool(same), text
+                    )
                     chunks.setdefault(number, []).append(stored)
         return chunks
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vectorizer.identifiers import chunk_id, content_hash, retimed
+from vectorizer.numbering import numbers
 
 __all__ = ["ChunkDiff", "KeptChunk", "NewChunk", "StoredChunk", "diff_chunks"]
 
@@ -14,6 +15,8 @@ __all__ = ["ChunkDiff", "KeptChunk", "NewChunk", "StoredChunk", "diff_chunks"]
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
     """A chunk as it stands in the destination. `id` is 16 bytes, `time` is in microseconds.
+
+    chunk: its place among those of the row, see `vectorizer.numbering`.
 
     text: its contents, None where they are not needed or not to be trusted.
     """
@@ -76,16 +79,17 @@ def diff_chunks(
         by_content[chunk.content_hash].append(chunk)
     occurrences: dict[bytes, int] = defaultdict(int)
     taken = {chunk.id for chunk in stored}
-    for position, text in enumerate(texts):
-        content = content_hash(text)
-        if known := by_content[content]:
-            old = known.pop(0)
+    contents = [content_hash(text) for text in texts]
+    olds = [known.pop(0) if (known := by_content.get(content)) else None for content in contents]
+    places = numbers([None if old is None else old.chunk for old in olds])
+    for text, content, old, place in zip(texts, contents, olds, places, strict=True):
+        if old is not None:
             identifier = retimed(old.id, time)
             taken.add(identifier)
-            diff.kept.append(KeptChunk(old, identifier, time, position))
+            diff.kept.append(KeptChunk(old, identifier, time, place))
         else:
             identifier = _free_id(time, key, content, occurrences, taken)
-            diff.new.append(NewChunk(identifier, position, content, text))
+            diff.new.append(NewChunk(identifier, place, content, text))
     diff.stale.extend(chunk for chunks in by_content.values() for chunk in chunks)
     return diff
 

@@ -220,7 +220,8 @@ def in_step(db: Database, name: str = "blog") -> None:
         metadata = {"author": author, "category": category, "published_time": time}
         expected += [(identifier, n, text, time, metadata) for n, text in enumerate(texts)]
     stored = db(
-        "select source_id, chunk, contents, time, metadata, id, embedding::text from blog_embedding"
+        "select source_id, row_number() over (partition by source_id order by chunk) - 1, "
+        "contents, time, metadata, id, embedding::text from blog_embedding"
     )
     found = []
     for identifier, chunk, text, time, metadata, _, _ in stored:

@@ -107,8 +107,8 @@ import select, sys, time
 sys.path.insert(0, sys.argv[2])
 from posts import Rule, posts
 print(time.time(), flush=True)
-slow = Rule(lambda texts: select.select([], [], [], 1.7))
-with posts(sys.argv[1], slow, batch_size=10, lease_seconds=1.0) as vectorizer:
+slow = Rule(lambda texts: select.select([], [], [], 4.5))
+with posts(sys.argv[1], slow, batch_size=20, lease_seconds=3.0) as vectorizer:
     while vectorizer.process():
         pass
 print(len(slow.seen))
@@ -130,7 +130,7 @@ def test_a_worker_whose_clock_is_wrong(
     }
     with create(vectorizer_url, rows=40) as connection:
         embedder = Rule()
-        with posts(vectorizer_url, embedder, batch_size=10, lease_seconds=1.0) as vectorizer:
+        with posts(vectorizer_url, embedder, batch_size=20, lease_seconds=3.0) as vectorizer:
             vectorizer.install()
             command = [sys.executable, "-c", _SLOW, vectorizer_url, _FOLDER]
             wrong = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

@@ -43,6 +43,7 @@ begin
   perform {schema}.lock_source(v.source, 'share row exclusive');
   perform {schema}.make_joined(v);
   perform {schema}.make_capture(v);
+  perform {schema}.capture_by_statement(v, {schema}.capture_targets(v.source, true));
   update {schema}.progress set parts = {schema}.capture_targets(v.source, true) where vectorizer = v.id;
 end $$;
 
@@ -143,7 +144,7 @@ begin
              and tgname = {schema}.object_name('vectorizer_' || v.label, '_insert')) then
     perform {schema}.lock_source(v.source, 'access exclusive');
   end if;
-  foreach part in array array['insert', 'update', 'delete', 'truncate'] loop
+  foreach part in array array['insert', 'update', 'delete', 'truncate', 'insert_all', 'delete_all', 'moving'] loop
     execute format('drop function if exists %I.%I() cascade', {schema_name}, {schema}.object_name(v.label, '_' || part));
   end loop;
   for part in

@@ -135,6 +135,11 @@ language sql stable as $$
     select g.tgrelid from pg_partition_tree(v.source) part join pg_trigger g on g.tgrelid = part.relid
     where g.tgenabled = 'D' and g.tgname in (
       select {schema}.object_name('vectorizer_' || v.label, a) from unnest(array['_insert', '_update', '_delete']) as a)
+      -- Where statement triggers do their work, they are off.
+      and not exists (
+        select from pg_trigger s where s.tgrelid = g.tgrelid and s.tgenabled <> 'D'
+          and s.tgname in ({schema}.object_name('vectorizer_' || v.label, '_insert_all'), {schema}.object_name('vectorizer_' || v.label, '_delete_all'))
+          and s.tgtype & 28 = g.tgtype & 28)
     order by 1) else '{{}}' end
 $$;
 

@@ -70,10 +70,18 @@ begin
     return false;
   end if;
   came := array(select unnest(present) except select unnest(known) order by 1);
-  foreach part in array came loop
-    execute format('lock table only %s in share row exclusive mode', part);
-  end loop;
-  perform {schema}.make_capture(v);
+  -- First the triggers, which lock a part for a moment, and in a later transaction its rows.
+  if exists (select from unnest(came) as c(relid)
+             where not {schema}.has_trigger(c.relid, {schema}.object_name('vectorizer_' || v.label, '_truncate'))) then
+    foreach part in array came loop
+      execute format('lock table only %s in share row exclusive mode', part);
+    end loop;
+    perform {schema}.make_capture(v);
+    if {schema}.has_trigger(v.source, {schema}.object_name('vectorizer_' || v.label, '_insert_all')) then
+      perform {schema}.capture_by_statement(v, came);
+    end if;
+    return true;
+  end if;
   foreach part in array came loop
     perform {schema}.queue_part(v, part);
   end loop;

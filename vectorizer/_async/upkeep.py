@@ -129,7 +129,9 @@ class AsyncUpkeep:
 
     async def _follow(self, installation: Installation) -> str | None:
         """Take notice of partitions and children that came or went."""
-        noticed = await self._value(installation, "follow_parts")
+        noticed = False
+        while await self._value(installation, "follow_parts"):
+            noticed = True
         return "tables came under the source, or left it" if noticed else None
 
     async def _view(self, installation: Installation) -> str | None:

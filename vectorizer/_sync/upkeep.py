@@ -130,7 +130,9 @@ class Upkeep:
 
     def _follow(self, installation: Installation) -> str | None:
         """Take notice of partitions and children that came or went."""
-        noticed = self._value(installation, "follow_parts")
+        noticed = False
+        while self._value(installation, "follow_parts"):
+            noticed = True
         return "tables came under the source, or left it" if noticed else None
 
     def _view(self, installation: Installation) -> str | None:

@@ -392,6 +392,9 @@ where p.prosecdef and n.nspname in ('vectorizer', 'shop', 'public') order by 1
 CALLS = re.compile(r'(?<![\w".])([a-z_]\w*)\s*\(', re.IGNORECASE)
 
 
+_ACTIONS = ("delete", "delete_all", "insert", "insert_all", "truncate", "update")
+
+
 def test_every_function_with_its_owners_rights_is_safe(installed: Roles) -> None:
     with installed.session(installed.installer) as session:
         found = session.execute(AUDIT).fetchall()
@@ -404,7 +407,7 @@ def test_every_function_with_its_owners_rights_is_safe(installed: Roles) -> None
             "switch_as_owner",
         ]
         assert [name for name in names if not name.endswith("_as_owner")] == [
-            f"post_{action}" for action in ("delete", "insert", "truncate", "update")
+            f"post_{action}" for action in _ACTIONS
         ]
         for name, owner, settings, public, body in found:
             assert owner == installed.installer, name

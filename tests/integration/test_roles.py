@@ -418,7 +418,7 @@ def test_every_function_with_its_owners_rights_is_safe(installed: Roles) -> None
                 bare = set(CALLS.findall(body)) - {"values", "row", "operator", "kind"}
                 assert {call for call in bare if not call.startswith("source_")} == set(), body
                 assert all(
-                    target.startswith("vectorizer.") or target == "changed"
+                    target.startswith("vectorizer.") or target == "changed;"
                     for target in re.findall(r"(?:into|from) (\S+)", body)
                 ), body
 

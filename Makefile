@@ -40,6 +40,9 @@ bench: .venv/dev ## Measure; takes minutes
 	$(BIN)/python tests/bench/claim_cost.py
 	$(BIN)/python tests/bench/drain.py
 	$(BIN)/python tests/bench/drain.py --dimensions 1536
+	$(BIN)/python tests/bench/client_upsert.py
+	$(BIN)/python tests/bench/client_upsert.py --dimensions 1536
+	$(BIN)/python tests/bench/client_search.py
 
 clean: ## Remove what make made
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -225,6 +225,8 @@ def _check_columns(columns: Mapping[str, Sequence[Any]], options: Options) -> No
     }
     if types.get("id") == "varchar" and not options.uuids:
         wanted["id"] = "varchar"
+    if {options.column_type, types.get("embedding")} == {"vector", "halfvec"}:
+        wanted["embedding"] = types["embedding"]  # they differ in precision, not in use
     for name, kind in wanted.items():
         if types.get(name) != kind:
             raise InvalidArgument(

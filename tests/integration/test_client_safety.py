@@ -330,7 +330,7 @@ SHAPES = {
     "(id int, metadata jsonb, contents text, embedding vector(3))": "id should be uuid",
     "(id uuid, metadata json, contents text, embedding vector(3))": "metadata should be jsonb",
     "(id uuid, metadata jsonb, embedding vector(3))": "contents should be text, and is missing",
-    "(id uuid, metadata jsonb, contents text, embedding halfvec(3))": "vector_type",
+    "(id uuid, metadata jsonb, contents text, embedding bit(3))": "vector_type",
     "(id uuid, metadata jsonb, contents text, embedding float4[])": "embedding should be vector",
 }
 
@@ -364,6 +364,16 @@ def test_a_table_that_is_there_is_opened(make: Callable[..., Any], db: psycopg.C
     store.create_tables()
     assert [hit.contents for hit in store.search([1, 2, 3])] == ["text"]
     assert db.execute("select extra from items").fetchall() == [(5,)]
+
+
+def test_vectors_of_half_precision_are_opened_as_they_are(
+    make: Callable[..., Any], db: psycopg.Connection
+) -> None:
+    db.execute("create table items (id uuid, metadata jsonb, contents text, embedding halfvec(3))")
+    store = make("items", 3)
+    store.upsert([RECORD])
+    store.create_embedding_index()
+    assert store.search([1, 2, 3])[0].embedding.tolist() == [1, 2, 3]
 
 
 def test_what_a_worker_wrote_is_searched(

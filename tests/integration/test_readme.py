@@ -88,8 +88,24 @@ def test_the_callback_runs_again_and_again(blog: str) -> None:
     assert 0 < after[0] <= before[0]
 
 
+@needs_weights
+def test_the_collection_is_written_and_searched(
+    vectorizer_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = (block for block in blocks("python") if "notes.upsert" in block)
+    exec(code, {"service_url": vectorizer_url})  # noqa: S102 - README's own
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("The cat slept all afternoon.")
+    assert lines[1].startswith("Our dog barks.")
+    assert lines[2].startswith("Our dog barks.")
+    with psycopg.connect(vectorizer_url) as connection:
+        kept = connection.execute("select contents from notes").fetchall()
+    assert kept == [("The cat slept all afternoon.",)]
+
+
 def test_every_python_block_is_run() -> None:
-    assert len(blocks("python")) == 2
+    assert len(blocks("python")) == 3
 
 
 def test_the_table_has_the_commands_of_the_program() -> None:

@@ -288,6 +288,14 @@ class Installation:
                 f"vectorizer uninstall {record['name']} --drop-embeddings, and install it again"
             )
         lost = [name for name, current in (record["columns"] or {}).items() if current is None]
+        lost += [record["lost_key"]] if record["lost_key"] else []
+        if lost and record["restored"]:
+            raise SourceError(
+                f"vectorizer {record['name']}: its source column {lost[0]} is not in the restored "
+                f"table; if it was renamed before the dump, give it that name again and run: "
+                f"vectorizer suspend {record['name']}; vectorizer resume {record['name']}; after "
+                f"that it may have any name"
+            )
         if lost:
             raise SourceError(
                 f"vectorizer {record['name']}: its source column {lost[0]} was dropped; "

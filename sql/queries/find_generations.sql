@@ -8,6 +8,10 @@ select v.id, v.name, v.generation, v.serving, v.takes_over, v.revision, v.defini
        (select jsonb_object_agg(e.name, a.attname) from jsonb_each_text(v.columns) as e(name, number)
         left join pg_attribute a on a.attrelid = v.source and not a.attisdropped
           and case when v.numbered_for = v.source then a.attnum = e.number::int2 else a.attname = e.name end) as columns,
+       -- A restored table has other numbers: its columns are found by the names they had when it was attached.
+       v.numbered_for <> v.source as restored,
+       (select k ->> 'column' from jsonb_array_elements(v.key) as k where v.numbered_for <> v.source and not exists (
+          select from pg_attribute a where a.attrelid = v.source and not a.attisdropped and a.attname = k ->> 'column') limit 1) as lost_key,
        v.source::oid::bigint as source_oid, {schema}.source_columns(v.source) as source_columns,
        v.log_table, v.row_table, v.parents_table,
        pg_get_viewdef(to_regclass(quote_ident({schema_name}) || '.' || quote_ident(v.joined_view))) as joined_query,

@@ -547,6 +547,40 @@ def test_dump_and_restore(vectorizer_server: str, vectorizer_url: str, dropped: 
             assert restored.embedded() == {}
 
 
+@pytest.mark.parametrize(("before", "after"), [("body", "text"), ("id", "number")])
+def test_a_column_renamed_before_a_dump(
+    vectorizer_server: str, vectorizer_url: str, before: str, after: str
+) -> None:
+    with Subject(vectorizer_url) as post:
+        post.script(SHAPES["plain"])
+        post.vectorizer.install()
+        post.settle()
+        post.sql(f"alter table post rename {before} to {after}")
+        post.vectorizer.run()
+        dumped = subprocess.run(
+            [_program("pg_dump"), vectorizer_url], capture_output=True, check=True, text=True
+        )
+    script = dumped.stdout.replace("SET transaction_timeout = 0;\n", "")
+    with database(vectorizer_server) as other:
+        subprocess.run(
+            [_program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", other],
+            input=script, capture_output=True, check=True, text=True,
+        )  # fmt: skip
+        with Subject(other) as restored:
+            number, text = ("id", after) if before == "body" else (after, "body")
+            restored.sql(f"insert into post ({number}, {text}) values (4, 'four')")
+            with pytest.raises((VectorizerPaused, SourceError), match=f"{before} is not in the r"):
+                restored.vectorizer.run()
+            # What the message says.
+            restored.sql(f"alter table post rename {after} to {before}")
+            restored.vectorizer.suspend()
+            restored.vectorizer.resume()
+            restored.settle()
+            restored.sql(f"alter table post rename {before} to other")
+            restored.vectorizer.run()
+            assert restored.vectorizer.verify().ok
+
+
 def test_a_key_that_swaps_names_in_the_middle_of_a_backfill(attach: Attach) -> None:
     rows = "insert into post select n, 'text ' || n, n + 100 from generate_series(1, 9) n"
     table = "create table post (id int primary key, body text, other int)"

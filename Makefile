@@ -42,6 +42,7 @@ docs: .venv/docs ## Build the documentation into build/docs
 bench: .venv/dev ## Measure; takes minutes
 	$(BIN)/python tests/bench/writer_cost.py
 	$(BIN)/python tests/bench/claim_cost.py
+	$(BIN)/python tests/bench/lock_waits.py
 	$(BIN)/python tests/bench/drain.py
 	$(BIN)/python tests/bench/drain.py --dimensions 1536
 	$(BIN)/python tests/bench/client_upsert.py

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -23,9 +24,14 @@ from openai_server import (
     vector,
 )
 
-from vectorizer import Vectorizer
+from vectorizer import Vectorizer, client
 from vectorizer.embedders.openai import OpenAIEmbedder
-from vectorizer.errors import EmbedderRefused, EmbedderUnavailable, VectorizerPaused
+from vectorizer.errors import (
+    ConfigurationError,
+    EmbedderRefused,
+    EmbedderUnavailable,
+    VectorizerPaused,
+)
 
 _keys = count(1)
 
@@ -317,3 +323,41 @@ def test_an_edited_paragraph_of_a_long_text_costs_the_chunks_it_touched(posts: P
         posts.check()
     posts.db.execute("update post set body = body || ' ' where id = 1")
     assert posts.vectorizer.run().texts == 0
+
+
+@pytest.mark.parametrize("where", ["metadata", "template"])
+def test_a_nul_in_json_is_the_matter_of_its_row_at_most(posts: Posts, where: str) -> None:
+    posts.db.execute("alter table post add extra json")
+    posts.fill(40)
+    posts.db.execute("update post set extra = '{\"a\": 1}'")
+    # Valid as json, but no text can hold the character, and so no jsonb.
+    posts.db.execute('update post set extra = \'{"a": "\\u0000"}\' where id = 7')
+    options = {"metadata": ["extra"]} if where == "metadata" else {"template": "{extra} {chunk}"}
+    posts.attach(**options)
+    letters: list[Any] = []
+    for _ in range(40):
+        posts.vectorizer.run()
+        posts.db.execute("update vectorizer.post_row set available_at = now() where not dead")
+        found = posts.db.execute("select key, error from vectorizer.dead_letters")
+        if letters := found.fetchall():
+            break
+        if posts.embedded == 40:
+            break
+    if where == "template":
+        assert (posts.embedded, letters) == (40, [])
+        return
+    ((key, error),) = letters
+    assert (posts.embedded, key) == (39, {"id": 7})
+    assert "u0000" in error
+
+
+def test_half_characters_from_python_are_refused_in_words(vectorizer_url: str) -> None:
+    with client.Sync(vectorizer_url, "half", 2) as store:
+        store.create_tables()
+        for record in (
+            (uuid4(), {}, "half a \ud83d", [1.0, 2.0]),
+            (uuid4(), {"a": "\udc00"}, "text", [1.0, 2.0]),
+        ):
+            with pytest.raises(ConfigurationError, match="record 0"):
+                store.upsert([record])
+        assert store.table_is_empty()

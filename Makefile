@@ -48,6 +48,9 @@ bench: .venv/dev ## Measure; takes minutes
 	$(BIN)/python tests/bench/client_upsert.py
 	$(BIN)/python tests/bench/client_upsert.py --dimensions 1536
 	$(BIN)/python tests/bench/client_search.py
+	$(BIN)/python tests/bench/embedding.py rate
+	$(BIN)/python tests/bench/embedding.py storm
+	$(BIN)/python tests/bench/embedding.py memory
 
 clean: ## Remove what make made
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -15,6 +15,7 @@ from vectorizer.errors import InvalidArgument
 from vectorizer.filters import Filter, filter_condition
 from vectorizer.naming import fitted
 from vectorizer.predicates import Predicates, predicates_condition
+from vectorizer.queries import query
 from vectorizer.statements import compose, compose_query, relation
 from vectorizer.times import UUIDTimeRange, range_condition
 
@@ -268,6 +269,10 @@ class CollectionStatements:
         return _statement(
             compose_query("delete_records", table=self.table, condition=condition), parameters
         )
+
+    def lock_texts(self, keys: Sequence[int]) -> Statement:
+        """Return the statement that takes advisory locks, in that order, until the end."""
+        return Statement(query("lock_texts"), [list(keys)])
 
     def _id_type(self) -> sql.SQL:
         return sql.SQL("uuid" if self.options.uuids else "text")

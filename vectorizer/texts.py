@@ -13,18 +13,29 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, Protocol
 from uuid import UUID
+from zlib import crc32
 
 from vectorizer.errors import InvalidArgument
 from vectorizer.identifiers import MIN_TIME, chunk_id, content_hash
 from vectorizer.records import Record, checked_id
 from vectorizer.times import id_time
 
-__all__ = ["CHUNK", "DOCUMENT", "Splitter", "Text", "checked_texts", "chunk_records", "is_text"]
+__all__ = [
+    "CHUNK",
+    "DOCUMENT",
+    "Splitter",
+    "Text",
+    "checked_texts",
+    "chunk_records",
+    "is_text",
+    "text_locks",
+]
 
 DOCUMENT: Final = "__document"
 """Key in the metadata: id of the text that a record is a chunk of."""
 CHUNK: Final = "__chunk"
 """Key in the metadata: position of the chunk in its text, from 0."""
+_LOCKS: Final = 64
 
 
 class Splitter(Protocol):
@@ -88,6 +99,18 @@ def chunk_records(text: Text, chunks: Sequence[str]) -> list[tuple[Any, dict[str
         metadata = {**text.metadata, DOCUMENT: str(text.id), CHUNK: number}
         records.append((identifier, metadata, chunk))
     return records
+
+
+def text_locks(table: str, ids: Iterable[Any]) -> list[int]:
+    """Return keys of advisory locks for texts of a table, in the order to take them.
+
+    Texts share 64 of them: a server has room for thousands, and an upsert may have more texts.
+    """
+    buckets = {crc32(str(identifier).encode()) % _LOCKS for identifier in ids}
+    names = (f"vectorizer {table} {bucket}".encode() for bucket in buckets)
+    return sorted(
+        int.from_bytes(blake2b(name, digest_size=8).digest(), "big", signed=True) for name in names
+    )
 
 
 def _chunk_id(identifier: UUID | str, chunk: str, occurrence: int) -> UUID | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -360,6 +361,24 @@ def test_stored_chunks_are_not_embedded_again(make: Callable[..., Any]) -> None:
     store.upsert([(one, {}, CATS + " It purrs.")])
     assert before < embedder.texts <= before + 2
     assert store.count({"changed": 1}) == 0
+
+
+def test_one_text_written_by_many_at_once(vectorizer_url: str) -> None:
+    """Whoever is last, its chunks are all there are."""
+    one = uuid.uuid4()
+    texts = [f"{name} one two three. " * length for length, name in enumerate("abcdef", 1)]
+    with client.Sync(
+        vectorizer_url, "texts", 16, embedder=FakeEmbedder(), chunker=Chunker(10, 30)
+    ) as store:
+        store.create_tables()
+        for _ in range(5):
+            with ThreadPoolExecutor(6) as threads:
+                list(threads.map(lambda text: store.upsert([(one, {"of": text[0]}, text)]), texts))
+            chunks = list(store.stream())
+            (name,) = {hit.metadata["of"] for hit in chunks}
+            places = sorted(hit.metadata["__chunk"] for hit in chunks)
+            assert places == list(range(len(chunks)))
+            assert any(hit.contents.startswith(name) for hit in chunks)
 
 
 def test_vectors_and_texts_do_not_mix(make: Callable[..., Any]) -> None:

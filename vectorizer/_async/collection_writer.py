@@ -23,7 +23,7 @@ from vectorizer.filters import Filter, refuse_empty
 from vectorizer.identifiers import from_pg_time
 from vectorizer.partitioning import partition_of
 from vectorizer.records import Packer, Record, batches, checked_ids
-from vectorizer.texts import DOCUMENT
+from vectorizer.texts import DOCUMENT, text_locks
 
 __all__ = ["AsyncCollectionWriter"]
 
@@ -196,7 +196,10 @@ class AsyncCollectionWriter:
         """Write the chunks of texts, and delete in the same transaction what was there of them."""
         if ids:
             statements = await self._tables.statements()
-            await self.upsert(records, [await self._of_texts(ids), statements.delete_ids(ids)])
+            # One at a time for a text: of two at once, each would miss the chunks of the other.
+            lock = statements.lock_texts(text_locks(str(statements.shape.relation), ids))
+            gone = [await self._of_texts(ids), statements.delete_ids(ids)]
+            await self.upsert(records, [lock, *gone])
 
     async def delete_by_metadata(self, filter: Filter) -> None:  # noqa: A002 - the documented name
         """Delete the records that a filter matches."""

@@ -24,7 +24,7 @@ from vectorizer.filters import Filter, refuse_empty
 from vectorizer.identifiers import from_pg_time
 from vectorizer.partitioning import partition_of
 from vectorizer.records import Packer, Record, batches, checked_ids
-from vectorizer.texts import DOCUMENT
+from vectorizer.texts import DOCUMENT, text_locks
 
 __all__ = ["CollectionWriter"]
 
@@ -195,7 +195,10 @@ class CollectionWriter:
         """Write the chunks of texts, and delete in the same transaction what was there of them."""
         if ids:
             statements = self._tables.statements()
-            self.upsert(records, [self._of_texts(ids), statements.delete_ids(ids)])
+            # One at a time for a text: of two at once, each would miss the chunks of the other.
+            lock = statements.lock_texts(text_locks(str(statements.shape.relation), ids))
+            gone = [self._of_texts(ids), statements.delete_ids(ids)]
+            self.upsert(records, [lock, *gone])
 
     def delete_by_metadata(self, filter: Filter) -> None:  # noqa: A002 - the documented name
         """Delete the records that a filter matches."""

@@ -4,7 +4,7 @@ with failed as materialized (
          case when (r.dead or r.attempts >= %(max_attempts)s) and r.failed_hash is distinct from k.source_hash then 1 else r.attempts + 1 end as attempts
   from rows from (
       jsonb_to_recordset((select keys from {schema}.lease where token = %(token)s)) as ({record}),
-      unnest(%(errors)s::text[]), unnest(%(hashes)s::bytea[])) as k({names}, error, source_hash)
+      unnest(%(errors)b::text[]), unnest(%(hashes)b::bytea[])) as k({names}, error, source_hash)
   join {row} r on {row_matches_k} and r.lease = %(token)s
   where k.error is not null
 )

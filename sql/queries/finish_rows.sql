@@ -4,7 +4,7 @@ set lease = null, attempts = 0, losses = 0, available_at = null, dead = false, e
 from (
   select * from rows from (
     jsonb_to_recordset((select keys from {schema}.lease where token = %(token)s)) as ({record}),
-    unnest(%(done)s::boolean[]), unnest(%(times)s::timestamptz[]), unnest(%(hashes)s::bytea[]),
-    unnest(%(chunks)s::integer[])) as k({names}, done, time, source_hash, chunks)
+    unnest(%(done)b::boolean[]), unnest(%(times)b::timestamptz[]), unnest(%(hashes)b::bytea[]),
+    unnest(%(chunks)b::integer[])) as k({names}, done, time, source_hash, chunks)
   where done order by {names}) k
 where {row_matches_k} and r.lease = %(token)s

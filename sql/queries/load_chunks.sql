@@ -4,7 +4,7 @@ select k.n::integer, d.id, timestamptz_send(d.time), d.chunk, d.content_hash, d.
        case when r.chunks > 1 then d.contents end
 from rows from (
        jsonb_to_recordset((select keys from {schema}.lease where token = %(token)s)) as ({record}),
-       unnest(%(wanted)s::boolean[]), unnest(%(metadata)s::text[]))
+       unnest(%(wanted)b::boolean[]), unnest(%(metadata)b::text[]))
      with ordinality as k({names}, wanted, metadata, n)
 join {row} r on {row_matches_k}
 join {storage} d on d.time = r.time and {d_matches_k}

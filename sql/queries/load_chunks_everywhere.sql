@@ -6,7 +6,7 @@ select k.n::integer, d.id, timestamptz_send(d.time), d.chunk,
        d.metadata = k.metadata::jsonb, null::text
 from rows from (
        jsonb_to_recordset((select keys from {schema}.lease where token = %(token)s)) as ({record}),
-       unnest(%(wanted)s::boolean[]), unnest(%(metadata)s::text[]))
+       unnest(%(wanted)b::boolean[]), unnest(%(metadata)b::text[]))
      with ordinality as k({names}, wanted, metadata, n)
 join {storage} d on {d_matches_k}
 where k.wanted

@@ -207,15 +207,21 @@ begin
     perform {schema}.fail('VZ008', format('generation %s of vectorizer %I has not caught up: %s', wanted.generation, switch.name, lacking),
       'mend that and try again, or force it');
   end if;
-  perform {schema}.create_view(wanted);
-  update {schema}.vectorizer r set serving = false where r.name = switch.name and r.serving;
-  update {schema}.vectorizer r set serving = true where r.id = wanted.id;
-  -- From now on nobody but the user says which one serves.
-  update {schema}.vectorizer r set takes_over = false where r.name = switch.name and r.takes_over;
+  perform {schema}.turn_view(wanted);
   return wanted.generation;
 end $$;
 comment on function {schema}.switch(text, integer, boolean) is
   'Let readers see another generation of a vectorizer, all at once.';
+
+create or replace function {schema}.turn_view(wanted {schema}.vectorizer) returns void
+language plpgsql as $$
+begin
+  perform {schema}.create_view(wanted);
+  update {schema}.vectorizer r set serving = false where r.name = wanted.name and r.serving;
+  update {schema}.vectorizer r set serving = true where r.id = wanted.id;
+  -- From now on nobody but the user says which one serves.
+  update {schema}.vectorizer r set takes_over = false where r.name = wanted.name and r.takes_over;
+end $$;
 
 -- Called by workers of a new generation: true if it serves now.
 create or replace function {schema}.switch_when_caught_up(vectorizer integer) returns boolean
@@ -225,17 +231,21 @@ language sql as $$
   from {schema}.vectorizer v where v.id = switch_when_caught_up.vectorizer
 $$;
 
+-- It never waits for long, so that readers do not queue behind it: it is tried again and again.
 create or replace function {schema}.switch_if_caught_up(vectorizer integer) returns boolean
-language plpgsql set lock_timeout = '2s' as $$
+language plpgsql set lock_timeout = '100ms' as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer;
 begin
+  if not pg_try_advisory_xact_lock(hashtextextended('vectorizer.install', 0)) then
+    return false;
+  end if;
   select * into v from {schema}.vectorizer where id = switch_if_caught_up.vectorizer;
   if not v.takes_over or {schema}.not_caught_up(v) is not null then
     return false;
   end if;
-  perform {schema}.switch(v.name, v.generation);
+  perform {schema}.turn_view(v);
   return true;
 end $$;
 

@@ -226,6 +226,18 @@ def test_a_generation_that_gave_rows_up_does_not_take_over(post: Subject) -> Non
         assert vectorizer.switch(force=True) == 2
 
 
+def test_a_long_query_of_a_reader_only_puts_the_switch_off(post: Subject) -> None:
+    with changed(post, FakeEmbedder(8, "new")) as vectorizer, post.session() as reader:
+        vectorizer.install(change=True)
+        reader.execute("begin")
+        reader.execute("select count(*) from post_embedding")
+        run(vectorizer)
+        assert generations(post)[1] == (2, False, "building")
+        reader.execute("commit")
+        run(vectorizer)
+        assert generations(post)[1] == (2, True, "live")
+
+
 def test_a_second_change_waits_for_the_first(post: Subject) -> None:
     with (
         changed(post, FakeEmbedder(8, "new")) as first,

@@ -364,7 +364,11 @@ class AsyncSchema:
 
     async def switch_when_caught_up(self, vectorizer: int) -> bool:
         """Let a new generation serve if it has caught up; return whether it was switched to."""
-        return bool(await self._call("select {schema}.switch_when_caught_up(%s)", vectorizer))
+        async with self.database.transaction() as connection:
+            found = await connection.execute(
+                compose("select {schema}.switch_when_caught_up(%s)", **self._names), [vectorizer]
+            )
+            return bool((await found.fetchone() or (False,))[0])
 
     async def drop_generation(self, name: str, generation: int) -> None:
         """Drop a generation that readers do not see, with its embeddings."""

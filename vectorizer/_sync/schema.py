@@ -357,7 +357,11 @@ class Schema:
 
     def switch_when_caught_up(self, vectorizer: int) -> bool:
         """Let a new generation serve if it has caught up; return whether it was switched to."""
-        return bool(self._call("select {schema}.switch_when_caught_up(%s)", vectorizer))
+        with self.database.transaction() as connection:
+            found = connection.execute(
+                compose("select {schema}.switch_when_caught_up(%s)", **self._names), [vectorizer]
+            )
+            return bool((found.fetchone() or (False,))[0])
 
     def drop_generation(self, name: str, generation: int) -> None:
         """Drop a generation that readers do not see, with its embeddings."""

@@ -22,7 +22,15 @@ from vectorizer.errors import (
     VectorizerError,
 )
 
-__all__ = ["is_conflict", "is_data_error", "is_drift", "place", "translated", "unreachable"]
+__all__ = [
+    "is_conflict",
+    "is_data_error",
+    "is_drift",
+    "is_lost_connection",
+    "place",
+    "translated",
+    "unreachable",
+]
 
 # SQLSTATEs that our own functions raise; see sql/functions/common.sql.
 _OURS: Final[dict[str, type[VectorizerError]]] = {
@@ -98,6 +106,14 @@ def is_conflict(error: BaseException) -> bool:
     SQLSTATEs serialization_failure, deadlock_detected and lock_not_available.
     """
     return _state(error) in ("40001", "40P01", "55P03")
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether the connection broke, or the server ended it; not: no answer in time."""
+    cause = error.__cause__
+    if not isinstance(cause, psycopg.OperationalError) or isinstance(cause, PoolTimeout):
+        return False
+    return cause.sqlstate is None or cause.sqlstate.startswith(("08", "57P"))
 
 
 def is_data_error(error: VectorizerError) -> bool:

@@ -430,6 +430,38 @@ def test_row_security_is_kept(make: Callable[..., Any], db: psycopg.Connection) 
         db.execute(f"drop role {role}")
 
 
+def test_a_connection_that_was_ended_is_replaced(store: Any, db: psycopg.Connection) -> None:
+    for _ in range(3):
+        assert len(store.search([1, 2, 3])) == 1
+        assert store.count({"a": 1}) == 1
+        ended = db.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+            " and backend_type = 'client backend'"
+        ).fetchall()
+        assert (True,) in ended
+        assert len(store.search([1, 2, 3], query_params=client.HNSWIndexParams(50))) == 1
+
+
+def test_a_search_that_takes_too_long_is_not_run_again(
+    make: Callable[..., Any], db: psycopg.Connection
+) -> None:
+    db.execute("create sequence runs")
+    db.execute(
+        "create function slow() returns jsonb language plpgsql as $$ begin"
+        " perform nextval('public.runs'); perform pg_sleep(20); return null; end $$"
+    )
+    db.execute(
+        "create view items as select gen_random_uuid() as id, public.slow() as metadata,"
+        " ''::text as contents, '[1,2,3]'::vector(3) as embedding"
+    )
+    store = make("items", 3)
+    limit = client.QueryParams({"statement_timeout": 100})
+    with pytest.raises(DatabaseError, match="timeout"):
+        store.search([1, 2, 3], query_params=limit)
+    assert db.execute("select last_value from runs").fetchall() == [(1,)]
+
+
 # Many at once
 
 

@@ -15,6 +15,7 @@ from vectorizer._async.collection_tables import AsyncCollectionTables
 from vectorizer.binary_values import BinaryValue
 from vectorizer.collection_options import Shape
 from vectorizer.collection_statements import FIELDS, CollectionStatements, Statement, Wanted
+from vectorizer.database_errors import is_lost_connection
 from vectorizer.errors import (
     CollectionWarning,
     DatabaseUnavailable,
@@ -126,8 +127,10 @@ class AsyncCollectionSearch:
     async def _run(self, statement: Statement, settings: QueryParams | None) -> list[TupleRow]:
         try:
             return await self._run_once(statement, settings)
-        except DatabaseUnavailable:
-            # The connection was lost since it was used last: reading again does no harm.
+        except DatabaseUnavailable as error:
+            # Lost since it was used last: reading again does no harm.
+            if not is_lost_connection(error):
+                raise
             return await self._run_once(statement, settings)
 
     async def _run_once(self, statement: Statement, settings: QueryParams | None) -> list[TupleRow]:

@@ -16,6 +16,7 @@ from vectorizer._sync.collection_tables import CollectionTables
 from vectorizer.binary_values import BinaryValue
 from vectorizer.collection_options import Shape
 from vectorizer.collection_statements import FIELDS, CollectionStatements, Statement, Wanted
+from vectorizer.database_errors import is_lost_connection
 from vectorizer.errors import (
     CollectionWarning,
     DatabaseUnavailable,
@@ -127,8 +128,10 @@ class CollectionSearch:
     def _run(self, statement: Statement, settings: QueryParams | None) -> list[TupleRow]:
         try:
             return self._run_once(statement, settings)
-        except DatabaseUnavailable:
-            # The connection was lost since it was used last: reading again does no harm.
+        except DatabaseUnavailable as error:
+            # Lost since it was used last: reading again does no harm.
+            if not is_lost_connection(error):
+                raise
             return self._run_once(statement, settings)
 
     def _run_once(self, statement: Statement, settings: QueryParams | None) -> list[TupleRow]:

@@ -240,6 +240,8 @@ class Database:
             with self._pool.connection() as connection:
                 yield connection
         except (psycopg.Error, TimeoutError) as error:
+            if isinstance(error, psycopg.OperationalError):
+                self._returned.clear()  # the others may be lost, too
             raise translated(self.url, error) from error
 
     def _roll_back(self, connection: psycopg.Connection[Any]) -> None:

@@ -13,7 +13,7 @@ from collections_of import KINDS, clients
 from time_partitioned import DAY, JANUARY, SCENARIOS, contents, filled
 
 from vectorizer import client
-from vectorizer.errors import ConfigurationError
+from vectorizer.errors import ConfigurationError, ExtensionMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,6 +140,15 @@ def test_intervals_that_cannot_be(make: Callable[..., Any]) -> None:
             make("items", 2, time_partition_interval=interval)
     with pytest.raises(ConfigurationError, match="partitioning"):
         make("items", 2, partitioning="hourly")
+
+
+def test_hypertables_need_the_extension(make: Callable[..., Any], db: Any) -> None:
+    if db("select 1 from pg_available_extensions where name = 'timescaledb'"):
+        pytest.skip("this server has TimescaleDB")
+    store = make("items", 2, time_partition_interval=DAY, partitioning="timescaledb")
+    with pytest.raises(ExtensionMissing, match="partitioning='native'"):
+        store.create_tables()
+    assert db("select to_regclass('items')") == [(None,)]
 
 
 def test_retention_needs_partitions(make: Callable[..., Any]) -> None:

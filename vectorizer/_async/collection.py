@@ -48,7 +48,7 @@ class AsyncCollection:
     service_url: libpq connection string or URL; table_name, schema_name: the table, in the
     first schema of the search_path unless told otherwise; num_dimensions: components of each
     vector; distance_type: cosine, euclidean (or l2), inner_product (the negative one, as
-    pgvector has it) or l1, and hamming or jaccard for bits; id_type: UUID or TEXT.
+    pgvector has it) or l1, for bits hamming (their default) or jaccard; id_type: UUID or TEXT.
 
     time_partition_interval: partition the table by the time in its ids (UUIDs of version 1 or
     7); partitioning: native, timescaledb, or auto: a hypertable where that extension is

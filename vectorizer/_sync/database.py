@@ -68,6 +68,29 @@ _STATEMENT_FACTOR: Final = 5
 _OLDEST_SERVER: Final = 150_000
 
 
+class Returned:
+    """When each connection came back to the pool.
+
+    Apart from the database: the pool calls it, and a pool that knew its database would keep it
+    alive after its last user.
+    """
+
+    def __init__(self, unchecked_seconds: float) -> None:
+        self._unchecked_seconds = unchecked_seconds
+        self._at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    def note(self, connection: psycopg.Connection[TupleRow]) -> None:
+        self._at[connection] = time.monotonic()
+
+    def check(self, connection: psycopg.Connection[TupleRow]) -> None:
+        at = self._at.get(connection)
+        if at is None or time.monotonic() - at >= self._unchecked_seconds:
+            ConnectionPool.check_connection(connection)
+
+    def clear(self) -> None:
+        self._at.clear()
+
+
 class Database:
     """A pool of connections to one database, opened at first use.
 
@@ -102,8 +125,7 @@ class Database:
             statement=sql.Literal(milliseconds * _STATEMENT_FACTOR),
         )
         self._pool: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
-        self._unchecked_seconds = unchecked_seconds
-        self._returned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._returned = Returned(unchecked_seconds)
         self._opening = Lock()
         self._in_recovery = False
         self._through_pooler = False
@@ -136,19 +158,10 @@ class Database:
             max_idle=30,
             kwargs=self._options(),
             open=False,
-            check=self._check,
-            reset=self._note,
+            check=self._returned.check,
         )
         pool.open()
         return pool
-
-    def _note(self, connection: psycopg.Connection[TupleRow]) -> None:
-        self._returned[connection] = time.monotonic()
-
-    def _check(self, connection: psycopg.Connection[TupleRow]) -> None:
-        returned = self._returned.get(connection)
-        if returned is None or time.monotonic() - returned >= self._unchecked_seconds:
-            ConnectionPool.check_connection(connection)
 
     def _options(self) -> dict[str, Any]:
         # A pooler hands each transaction to any session: what was prepared in one is missing, or
@@ -238,7 +251,12 @@ class Database:
         assert self._pool is not None  # noqa: S101 - open() has just set it
         try:
             with self._pool.connection() as connection:
-                yield connection
+                try:
+                    yield connection
+                finally:
+                    # Not as the pool's reset, which would run in a thread of the pool: there a
+                    # connection outlives a database that nobody uses any more.
+                    self._returned.note(connection)
         except (psycopg.Error, TimeoutError) as error:
             if isinstance(error, psycopg.OperationalError):
                 self._returned.clear()  # the others may be lost, too

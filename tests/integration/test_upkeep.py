@@ -345,6 +345,7 @@ def test_a_restored_dump_knows_its_parts(vectorizer_url: str) -> None:
 
 def test_what_upkeep_may_not_do_harms_nobody(post: Subject, caplog: Any) -> None:
     post.sql("drop function vectorizer.follow_parts(integer)")
+    post.sql("update vectorizer.progress set parts = null")
     due(post, "follow", "reap")
     assert upkeep(post) == []
     assert "vectorizer post: upkeep (follow) failed: " in caplog.text

@@ -88,7 +88,7 @@ class AsyncUpkeep:
         later. Raises DatabaseUnavailable if the database is.
         """
         done = []
-        for name, vectorizer, task in await self._take(names):
+        for name, vectorizer, task in await self._worth(await self._take(names)):
             try:
                 result = await self._do(name, vectorizer, task)
             except DatabaseUnavailable:
@@ -121,6 +121,20 @@ class AsyncUpkeep:
                 },
             )
             return [(name, number, task) for name, number, task in await taken.fetchall()]
+
+    async def _worth(self, taken: Sequence[tuple[str, int, str]]) -> list[tuple[str, int, str]]:
+        """Return those of the chores that may have something to do, by one statement for all."""
+        if not taken:
+            return []
+        async with self._database.transaction() as connection:
+            worth = await connection.execute(
+                compose_query("worth_chores", schema=sql.Identifier(self._database.schema)),
+                {
+                    "vectorizers": [vectorizer for _, vectorizer, _ in taken],
+                    "tasks": [task for _, _, task in taken],
+                },
+            )
+            return [(name, number, task) for name, number, task in await worth.fetchall()]
 
     async def _reap(self, installation: Installation) -> str | None:
         """Free the rows of workers that vanished, also where nobody claims: while it is paused."""

@@ -89,7 +89,7 @@ class Upkeep:
         later. Raises DatabaseUnavailable if the database is.
         """
         done = []
-        for name, vectorizer, task in self._take(names):
+        for name, vectorizer, task in self._worth(self._take(names)):
             try:
                 result = self._do(name, vectorizer, task)
             except DatabaseUnavailable:
@@ -122,6 +122,20 @@ class Upkeep:
                 },
             )
             return [(name, number, task) for name, number, task in taken.fetchall()]
+
+    def _worth(self, taken: Sequence[tuple[str, int, str]]) -> list[tuple[str, int, str]]:
+        """Return those of the chores that may have something to do, by one statement for all."""
+        if not taken:
+            return []
+        with self._database.transaction() as connection:
+            worth = connection.execute(
+                compose_query("worth_chores", schema=sql.Identifier(self._database.schema)),
+                {
+                    "vectorizers": [vectorizer for _, vectorizer, _ in taken],
+                    "tasks": [task for _, _, task in taken],
+                },
+            )
+            return [(name, number, task) for name, number, task in worth.fetchall()]
 
     def _reap(self, installation: Installation) -> str | None:
         """Free the rows of workers that vanished, also where nobody claims: while it is paused."""

@@ -93,14 +93,20 @@ class DatabaseConfig(_Section):
 
 
 class LogConfig(_Section):
-    """What a worker writes to standard error."""
+    """What a worker writes to standard error.
+
+    format: lines to read, or one JSON object a line; level: the least that is written.
+    """
 
     format: Literal["console", "json"] = "console"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class MetricsConfig(_Section):
-    """Where a worker answers /metrics, /healthz and /readyz; nowhere without a port."""
+    """Where a worker answers /metrics, /healthz and /readyz; nowhere without a port.
+
+    host: address it listens on; port: TCP port.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] | None = None
@@ -142,7 +148,9 @@ _INTERVALS: Final = tuple(
 class VectorizerConfig(Definition):
     """A vectorizer to install: its table, and the options of a definition.
 
-    model and dimensions follow from the embedder.
+    table: the source, with its schema if that is not public.
+    embedder: what makes the vectors, by its provider, and the options it is made with; its model
+        and dimensions are said here, too.
     """
 
     table: Annotated[str, Field(min_length=1)]

@@ -23,10 +23,12 @@ class WorkerOptions:
 
     concurrency: batches in flight at once, over all vectorizers; batch_size: rows in each.
     lease_seconds: how long a batch stays ours after the last sign of life.
-    poll_seconds: between two looks for changes while they arrive; idle_seconds: while none do.
+    poll_seconds: between two looks for changes while they arrive; idle_seconds: between two
+        looks while none do.
     grace_seconds: how long `stop` lets batches in flight go on before they are given back.
     schedules: cron expressions by the names of vectorizers; such a one is drained at those
-        times only. timezone: of these expressions and of `verify_schedule`.
+        times only. timezone: that of these expressions and of
+        `verify_schedule`.
     listen: channel on which a NOTIFY makes the worker look at once.
     verify_schedule: cron expression of a verification of everything that is served;
         verify_repair: whether it queues what it finds wrong.

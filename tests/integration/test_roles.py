@@ -208,7 +208,7 @@ def test_a_worker_mends_retries_and_pauses(installed: Roles) -> None:
         schema.pause("post", "by the worker")
         assert schema.status("post")[0]["reason"] == "by the worker"
         assert schema.dead_letters() == []
-        assert schema.partitions()["post", 1] > 1
+        assert schema.extras()["post", 1]["partitions"] > 1
 
 
 def test_a_worker_brings_a_new_generation_to_serve(installed: Roles) -> None:

@@ -17,7 +17,8 @@ import psycopg
 from bench_server import database
 from daemon import cpu_seconds, install, memory_megabytes, worker
 
-_SETTLE_SECONDS = 6.0
+# Longer than until the first round of upkeep, which has something to do for each vectorizer.
+_SETTLE_SECONDS = 45.0
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ def of_vectorizer(facts: Mapping[str, Any]) -> Iterator[Finding]:
     yield _grants(f"{name}: grants", facts["lacking"])
     if facts["hidden_rows"]:
         text = "row-level security hides rows of its table from this role"
-        remedy = "let the worker be a role with BYPASSRLS, or add a policy that shows it all rows"
+        remedy = "let the worker be a role with BYPASSRLS, or the owner of the table"
         yield Finding(f"{name}: security", Level.fail, text, remedy)
     if facts["uncaptured"]:
         tables = ", ".join(facts["uncaptured"])

@@ -17,6 +17,8 @@
     ├── VectorizerPaused            someone, or a fault outside the data, paused it
     ├── SyncFailed                  what was waited for cannot come: dead letter or pause
     ├── SyncTimeout                 ... or did not come in time
+    ├── NotCaughtUp                 a generation was to serve before it had everything
+    ├── BudgetExhausted             what a run may send to the model is sent; the rest waits
     ├── LeaseLost                   another worker took the batch; nothing was written
     └── EmbedderError
         ├── EmbedderUnavailable     429, 5xx, timeout, connection: try again later
@@ -35,6 +37,7 @@ from __future__ import annotations
 
 __all__ = [
     "AlreadyInstalled",
+    "BudgetExhausted",
     "CollectionWarning",
     "ConfigurationError",
     "DatabaseError",
@@ -49,6 +52,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidEmbeddings",
     "LeaseLost",
+    "NotCaughtUp",
     "NotInstalled",
     "SchemaVersionError",
     "SourceError",

@@ -24,6 +24,8 @@ from vectorizer.definition import Options
 from vectorizer.metrics import Metrics
 from vectorizer.worker import WorkerOptions
 
+_MODULE = r"\b(?:vectorizer|collections\.abc|typing|typing_extensions)(?:\.\w+)*\."
+_WIDTH = 80
 _SQL = Path(__file__).parent.parent / "sql"
 
 
@@ -151,7 +153,7 @@ def _member(member: Any) -> str:
         if isinstance(value, property):
             lines.append(f"**`{method}`**\n\n{_doc(value)}\n")
         elif callable(value) and inspect.getdoc(value):
-            lines.append(f"**`{method}{_call(value)}`**\n\n{_doc(value)}\n")
+            lines.append(f"```\n{method}{_call(value)}\n```\n\n{_doc(value)}\n")
     return "\n".join(lines)
 
 
@@ -166,20 +168,39 @@ def _call(member: Any) -> str:
     except (TypeError, ValueError):
         return "(…)"
     parameters = [one for name, one in signature.parameters.items() if name != "self"]
-    text = str(signature.replace(parameters=parameters))
-    text = re.sub(
-        r"\b(?:vectorizer|collections\.abc|typing|typing_extensions)(?:\.\w+)*\.", "", text
-    )
-    return text.replace("'", "").replace("<factory>", "…")
+    signature = signature.replace(parameters=parameters)
+    if inspect.isclass(member):
+        signature = signature.replace(return_annotation=inspect.Signature.empty)
+    text = re.sub(_MODULE, "", str(signature)).replace("<factory>", "…")
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are not evaluated
+    return text if len(text) <= _WIDTH else _one_a_line(text)
+
+
+def _one_a_line(text: str) -> str:
+    """Break a signature at the commas that stand in no brackets."""
+    inside, _, result = text[1:].rpartition(")")
+    parts = re.split(r", (?![^\[\]]*\])", inside)
+    return "(\n" + "".join(f"    {part},\n" for part in parts) + f"){result}"
 
 
 def _doc(member: Any) -> str:
-    return _prose(inspect.getdoc(member) or "")
+    paragraphs = (inspect.getdoc(member) or "").split("\n\n")
+    return _prose("\n\n".join(_listed(paragraph) for paragraph in paragraphs))
+
+
+def _listed(paragraph: str) -> str:
+    """Make a list of a paragraph whose lines begin with names and colons."""
+    begins = [line for line in paragraph.splitlines() if not line.startswith(" ")]
+    if not all(re.match(r"[\w*]+(, [\w*]+)*: ", line) for line in begins):
+        return paragraph
+    return re.sub(r"^(?=\S)", "- ", paragraph, flags=re.MULTILINE)
 
 
 def _prose(text: str) -> str:
     # "::" announces code, which is indented and thus code in Markdown, too.
-    return re.sub(r"^::$", "", text.replace("::\n", ":\n"), flags=re.MULTILINE).replace("<", "&lt;")
+    return (
+        re.sub(r"^::\n", "", text, flags=re.MULTILINE).replace("::\n", ":\n").replace("<", "&lt;")
+    )
 
 
 def _command(name: str, command: Any, path: str = "vectorizer") -> str:

@@ -27,8 +27,7 @@ class WorkerOptions:
         looks while none do.
     grace_seconds: how long `stop` lets batches in flight go on before they are given back.
     schedules: cron expressions by the names of vectorizers; such a one is drained at those
-        times only. timezone: that of these expressions and of
-        `verify_schedule`.
+        times only. timezone: that of these expressions and of `verify_schedule`.
     listen: channel on which a NOTIFY makes the worker look at once.
     verify_schedule: cron expression of a verification of everything that is served;
         verify_repair: whether it queues what it finds wrong.

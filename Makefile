@@ -31,8 +31,8 @@ audit: .venv/dev ## Look the dependencies up among known vulnerabilities; asks p
 	@$(PIP) pip-audit
 	$(BIN)/pip-audit --skip-editable
 
-image: .venv/dev ## Build the image with Debian's buildah, as root, and run its worker
-	deploy/build_image.sh build/image
+image: .venv/dev ## Build the image with Debian's buildah, as root, and run its worker (or TARGET=minimal)
+	deploy/build_image.sh build/image $(TARGET)
 	VECTORIZER_TEST_IMAGE=$(CURDIR)/build/image $(BIN)/python -m pytest -n 0 tests/interop/test_image.py
 
 docs: .venv/docs ## Build the documentation into build/docs

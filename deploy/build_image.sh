@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the image without Docker: deploy/build_image.sh FOLDER
+# Build the image without Docker: deploy/build_image.sh FOLDER [TARGET]
 #
 # For a machine with Debian's buildah and debootstrap, as root: makes a base of Debian with Python, builds
 # the Dockerfile on it with --isolation chroot, and leaves the image's root in FOLDER/root and its
@@ -39,7 +39,7 @@ done
 store inspect localhost/vectorizer-base >/dev/null 2>&1 || base
 # HEALTHCHECK is known to Docker's format only.
 store bud --isolation chroot --format docker "${mounts[@]}" --build-arg BASE=localhost/vectorizer-base \
-  -t localhost/vectorizer . >"$folder/build.log" 2>&1 || { tail -30 "$folder/build.log" >&2; exit 1; }
+  ${2:+--target "$2"} -t localhost/vectorizer . >"$folder/build.log" 2>&1 || { tail -30 "$folder/build.log" >&2; exit 1; }
 store inspect --type image localhost/vectorizer |
   python3 -c 'import json, sys; json.dump(json.load(sys.stdin)["Docker"]["config"], sys.stdout)' >"$folder/config.json"
 rm -rf "$folder/root"

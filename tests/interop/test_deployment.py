@@ -180,8 +180,16 @@ def test_compose_runs_commands_that_exist() -> None:
 def test_the_image_is_given_what_the_program_takes() -> None:
     environment = dict(re.findall(r"(VECTORIZER_\w+)=(\S+)", DOCKERFILE))
     check_environment(environment)
-    (command,) = re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    (command,) = set(re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE))
     check_command(json.loads(command))
+
+
+def test_both_images_are_set_up_alike() -> None:
+    minimal, _, usual = DOCKERFILE.partition("FROM scratch AS minimal\n")[2].partition(
+        "FROM ${BASE}"
+    )
+    copied = r"COPY --from=.*\n"
+    assert re.sub(copied, "", minimal).strip() == re.sub(copied, "", usual).strip()
 
 
 def test_the_dockerfile_is_linted() -> None:

@@ -24,13 +24,14 @@ sys.path.append(str(Path(__file__).parents[1] / "faults"))
 from proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 FOLDER = Path(os.environ.get("VECTORIZER_TEST_IMAGE", "/nowhere"))
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "root").is_dir(), reason="VECTORIZER_TEST_IMAGE is not set: see make image"
 )
 MEGABYTE = 1_000_000
+CHROOT = shutil.which("chroot")
 
 
 def free_port() -> int:
@@ -58,27 +59,39 @@ class Image:
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
 
-    def command(self, arguments: Sequence[str], **variables: str) -> list[str]:
-        environment = [*self.config["Env"], *(f"{k}={v}" for k, v in variables.items())]
+    def command(self, arguments: Sequence[str]) -> list[str]:
         root = FOLDER / "root"
         script = (
             f"mount --bind {root} {root} && mount -o remount,bind,ro {root} &&"
-            f' exec chroot --userspec={self.config["User"]} {root} /usr/bin/env -i "$@"'
+            f' PATH="$IMAGE_PATH" exec {CHROOT} --userspec={self.config["User"]} {root} "$@"'
         )
-        return ["unshare", "--mount", "sh", "-ec", script, "sh", *environment, *arguments]
+        return ["unshare", "--mount", "sh", "-ec", script, "sh", *arguments]
+
+    def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
+        own = dict(variable.split("=", 1) for variable in self.config["Env"])
+        return {**own, **variables, "PATH": os.environ["PATH"], "IMAGE_PATH": own["PATH"]}
 
     @contextmanager
     def running(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-        command = self.command([*self.config["Entrypoint"], *arguments], **variables)
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        command = self.command([*self.config["Entrypoint"], *arguments])
+        environment = self.environment(variables)
+        with subprocess.Popen(
+            command, env=environment, stderr=subprocess.PIPE, text=True
+        ) as process:
             try:
                 yield process
             finally:
                 process.kill()
 
     def run(self, arguments: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
-        command = self.command(arguments, **variables)
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            self.command(arguments),
+            env=self.environment(variables),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +123,7 @@ def test_its_commands_run_read_only(image: Image, url: str) -> None:
     done = image.run([*image.config["Entrypoint"], "--version"])
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("vectorizer ")
-    done = image.run(["touch", "/opt/vectorizer/mine"])
+    done = image.run(["python3", "-c", "open('/opt/vectorizer/mine', 'w')"])
     assert "Read-only file system" in done.stderr
     done = image.run([*image.config["Entrypoint"], "migrate"], VECTORIZER_URL=url)
     assert done.returncode == 0, done.stderr
@@ -143,5 +156,6 @@ def test_its_worker_embeds_is_healthy_and_stops(
             worker.send_signal(SIGTERM)
             _, log = worker.communicate(timeout=30)
         assert worker.returncode == 0, log
+        assert all(line.startswith("{") for line in log.splitlines()), log
         assert all(json.loads(line)["message"] for line in log.splitlines())
         assert vectorizer.verify().ok

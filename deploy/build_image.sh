@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the image without Docker: deploy/build_image.sh FOLDER [TARGET]
+# Build the image without Docker: deploy/build_image.sh FOLDER
 #
 # For a machine with Debian's buildah and debootstrap, as root: makes a base of Debian with Python, builds
 # the Dockerfile on it with --isolation chroot, and leaves the image's root in FOLDER/root and its
@@ -30,16 +30,16 @@ base() {
   rm -rf "$folder/base"
 }
 
-# How pip reaches its index here is the machine's affair.
+# How pip reaches its index is the machine's affair: MOUNTS names what it needs besides its configuration.
 mounts=()
-for path in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt /opt/wheels /opt/pypi /opt/pypi-more; do
+for path in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt ${MOUNTS:-}; do
   [[ -e $path ]] && mounts+=(-v "$path:$path:ro")
 done
 
 store inspect localhost/vectorizer-base >/dev/null 2>&1 || base
 # HEALTHCHECK is known to Docker's format only.
 store bud --isolation chroot --format docker "${mounts[@]}" --build-arg BASE=localhost/vectorizer-base \
-  ${2:+--target "$2"} -t localhost/vectorizer . >"$folder/build.log" 2>&1 || { tail -30 "$folder/build.log" >&2; exit 1; }
+  -t localhost/vectorizer . >"$folder/build.log" 2>&1 || { tail -30 "$folder/build.log" >&2; exit 1; }
 store inspect --type image localhost/vectorizer |
   python3 -c 'import json, sys; json.dump(json.load(sys.stdin)["Docker"]["config"], sys.stdout)' >"$folder/config.json"
 rm -rf "$folder/root"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
+from waiting import until
 
 from vectorizer.testing.pytest_plugin import database, template
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 # children would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-_SECONDS = 20  # many times what anything here takes, on a busy machine too
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +40,4 @@ def postgres17_url(postgres17_template: tuple[str, str]) -> Iterator[str]:
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], object]], None]:
     """Wait until a condition holds: `eventually(lambda: queue.empty())`."""
-
-    def wait(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + _SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, "it did not come true in time"
-            time.sleep(0.005)
-
-    return wait
+    return until

@@ -150,6 +150,7 @@ def test_it_outlives_restarts_of_the_server(
                     eventually(lambda: not list((folder / "data").glob(".s.PGSQL.*.lock")))
                 else:
                     crash(folder)
+                    server.close()
                 time.sleep(0.3)  # it tries in vain meanwhile
                 server = embedded.start(folder, durable=False)
                 ask(url, f"insert into post values ({10 + number}, 'later') returning id")

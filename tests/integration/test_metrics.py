@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -14,6 +13,8 @@ from urllib.request import Request, urlopen
 import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import SECONDS, until
+from working import working
 
 from vectorizer import Vectorizer
 from vectorizer.batch import Counts
@@ -32,8 +33,6 @@ from vectorizer.metrics import Metrics
 from vectorizer.testing import FakeEmbedder
 from vectorizer.worker import Worker, serving_http
 
-_SECONDS = 20
-
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
     """Every sample by its name and the values of its labels."""
@@ -46,39 +45,24 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-@asynccontextmanager
-async def served(url: str) -> AsyncIterator[tuple[Worker, str]]:
+@contextmanager
+def served(url: str) -> Iterator[tuple[Worker, str]]:
     metrics = Metrics()
     worker = Worker(url, observer=metrics)
-    async with serving_http(worker, metrics, "127.0.0.1", 0) as port:
-        running = asyncio.create_task(worker.run())
-        try:
-            yield worker, f"http://127.0.0.1:{port}"
-        finally:
-            worker.stop()
-            await asyncio.wait_for(running, _SECONDS)
+    with working(worker, metrics) as running:
+        yield worker, f"http://127.0.0.1:{running.port}"
 
 
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    deadline = asyncio.get_running_loop().time() + _SECONDS
-    while not await condition():
-        assert asyncio.get_running_loop().time() < deadline, "it did not come true in time"
-        await asyncio.sleep(0.01)
+def get(url: str, **headers: str) -> tuple[int, str]:
+    try:
+        with urlopen(Request(url, headers=headers), timeout=SECONDS) as answer:  # noqa: S310
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
-async def get(url: str, **headers: str) -> tuple[int, str]:
-    def ask() -> tuple[int, str]:
-        try:
-            with urlopen(Request(url, headers=headers), timeout=_SECONDS) as answer:  # noqa: S310
-                return answer.status, answer.read().decode()
-        except HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-    return await asyncio.to_thread(ask)
-
-
-async def test_a_scrape_tells_what_was_done_and_what_waits(vectorizer_url: str) -> None:
+def test_a_scrape_tells_what_was_done_and_what_waits(vectorizer_url: str) -> None:
     with psycopg.connect(vectorizer_url, autocommit=True) as db:
         db.execute("create table post (id int primary key, body text)")
         db.execute("insert into post select n, 'text ' || n from generate_series(1, 3) n")
@@ -86,16 +70,16 @@ async def test_a_scrape_tells_what_was_done_and_what_waits(vectorizer_url: str) 
             vectorizer_url, "post", embedder=FakeEmbedder(), chunk_column="body"
         ) as vectorizer:
             vectorizer.install()
-        async with served(vectorizer_url) as (worker, address):
+        with served(vectorizer_url) as (worker, address):
 
-            async def done(rows: int) -> bool:
+            def done(rows: int) -> bool:
                 found = db.execute("select count(*) from post_embedding").fetchone()
                 return found == (rows,) and not worker.in_flight
 
-            await until(lambda: done(3))
+            until(lambda: done(3))
             db.execute("insert into post values (4, 'text')")
-            await until(lambda: done(4))
-            status, text = await get(f"{address}/metrics")
+            until(lambda: done(4))
+            status, text = get(f"{address}/metrics")
             assert status == 200
             found = samples(text)
             assert found["vectorizer_rows_total", "post"] == 4
@@ -114,18 +98,18 @@ async def test_a_scrape_tells_what_was_done_and_what_waits(vectorizer_url: str) 
             assert found["vectorizer_tokens_asked_today", "post"] >= 4
             assert found["vectorizer_paused", "post"] == 0
             assert [value for name, value in found.items() if name[0] == "vectorizer_build_info"]
-            _, text = await get(f"{address}/metrics", Accept="application/openmetrics-text")
+            _, text = get(f"{address}/metrics", Accept="application/openmetrics-text")
             assert text.endswith("# EOF\n")
 
 
-async def test_health_and_readiness(vectorizer_url: str) -> None:
-    async with served(vectorizer_url) as (_, address):
+def test_health_and_readiness(vectorizer_url: str) -> None:
+    with served(vectorizer_url) as (_, address):
         # Nothing is installed: alive, but nothing to serve.
-        assert (await get(f"{address}/healthz"))[0] == 200
-        status, body = await get(f"{address}/readyz")
+        assert get(f"{address}/healthz")[0] == 200
+        status, body = get(f"{address}/readyz")
         assert (status, json.loads(body)["ready"]) == (503, False)
-        assert (await get(f"{address}/metrics"))[0] == 200
-        assert (await get(f"{address}/"))[0] == 404
+        assert get(f"{address}/metrics")[0] == 200
+        assert get(f"{address}/")[0] == 404
         with psycopg.connect(vectorizer_url, autocommit=True) as db:
             db.execute("create table post (id int primary key, body text)")
         with Vectorizer(
@@ -133,18 +117,18 @@ async def test_health_and_readiness(vectorizer_url: str) -> None:
         ) as vectorizer:
             vectorizer.install()
 
-        async def ready() -> bool:
-            return (await get(f"{address}/readyz"))[0] == 200
+        def ready() -> bool:
+            return get(f"{address}/readyz")[0] == 200
 
-        await until(ready)
+        until(ready)
 
 
-async def test_a_loop_that_is_stuck_is_not_healthy(
+def test_a_loop_that_is_stuck_is_not_healthy(
     vectorizer_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with served(vectorizer_url) as (_, address):
+    with served(vectorizer_url) as (_, address):
         monkeypatch.setattr("vectorizer.worker._http._STUCK_SECONDS", -1)
-        assert (await get(f"{address}/healthz"))[0] == 503
+        assert get(f"{address}/healthz")[0] == 503
 
 
 async def test_an_address_that_is_taken_is_named(vectorizer_url: str) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from waiting import SECONDS, until
+from working import Working, working
 
 from vectorizer import Vectorizer, pgvectorizer
 from vectorizer._async.database import AsyncDatabase
@@ -21,8 +21,6 @@ from vectorizer.events import BatchClaimed, BatchFinished, Event
 from vectorizer.testing import FakeEmbedder
 from vectorizer.worker import Worker, WorkerOptions
 from vectorizer.worker._probe import Probe
-
-_SECONDS = 20
 
 
 class Blocked(FakeEmbedder):
@@ -37,7 +35,7 @@ class Blocked(FakeEmbedder):
 
     def embed(self, texts: Sequence[str]) -> Any:
         self.asked.set()
-        assert self.go.wait(_SECONDS)
+        assert self.go.wait(SECONDS)
         return super().embed(texts)
 
 
@@ -93,95 +91,84 @@ def stored(db: psycopg.Connection, name: str) -> int:
     return int(count)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def working(
+@contextmanager
+def serving(
     url: str, names: Sequence[str] | None = None, observer: Any = None, **options: Any
-) -> AsyncIterator[Worker]:
+) -> Iterator[Working]:
     worker = Worker(url, names, options=WorkerOptions(**options), observer=observer)
-    running = asyncio.create_task(worker.run())
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        await asyncio.wait_for(running, _SECONDS)
+    with working(worker) as running:
+        yield running
 
 
-async def test_all_are_served_also_those_that_come_and_go(
+def test_all_are_served_also_those_that_come_and_go(
     vectorizer_url: str, db: psycopg.Connection
 ) -> None:
     attach(db, vectorizer_url, "one", "two")
     write(db, "one", 1)
-    async with working(vectorizer_url):
+    with serving(vectorizer_url):
         write(db, "two", 1, 2)
-        await until(lambda: (stored(db, "one"), stored(db, "two")) == (1, 2))
+        until(lambda: (stored(db, "one"), stored(db, "two")) == (1, 2))
         attach(db, vectorizer_url, "three")
         write(db, "three", *range(3))
-        await until(lambda: stored(db, "three") == 3)
+        until(lambda: stored(db, "three") == 3)
         db.execute("select vectorizer.uninstall('two')")
         write(db, "one", 2)
-        await until(lambda: stored(db, "one") == 2)
+        until(lambda: stored(db, "one") == 2)
         db.execute("delete from one")
-        await until(lambda: stored(db, "one") == 0)
+        until(lambda: stored(db, "one") == 0)
 
 
-async def test_only_the_named_are_served_also_when_they_come_later(
+def test_only_the_named_are_served_also_when_they_come_later(
     vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     attach(db, vectorizer_url, "one", "two")
     write(db, "one", 1)
-    async with working(vectorizer_url, ["two", "three"]):
+    with serving(vectorizer_url, ["two", "three"]):
         write(db, "two", 1)
-        await until(lambda: stored(db, "two") == 1)
-        await until(lambda: "three: is not installed" in caplog.text)
+        until(lambda: stored(db, "two") == 1)
+        until(lambda: "three: is not installed" in caplog.text)
         attach(db, vectorizer_url, "three")
         write(db, "three", 1)
-        await until(lambda: stored(db, "three") == 1)
+        until(lambda: stored(db, "three") == 1)
     assert stored(db, "one") == 0
 
 
-async def test_it_waits_for_a_database_in_which_nothing_is_installed_yet(
+def test_it_waits_for_a_database_in_which_nothing_is_installed_yet(
     vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with working(vectorizer_url) as worker:
-        await until(lambda: "no vectorizer is installed" in caplog.text)
-        assert not worker.ready
+    with serving(vectorizer_url) as running:
+        until(lambda: "no vectorizer is installed" in caplog.text)
+        assert not running.worker.ready
         attach(db, vectorizer_url, "one")
         write(db, "one", 1)
-        await until(lambda: stored(db, "one") == 1)
-        assert worker.ready
-    assert not worker.ready
+        until(lambda: stored(db, "one") == 1)
+        assert running.worker.ready
+    assert not running.worker.ready
 
 
-async def test_a_model_that_fails_pauses_or_delays_its_own_vectorizer_only(
+def test_a_model_that_fails_pauses_or_delays_its_own_vectorizer_only(
     vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     attach(db, vectorizer_url, "good")
     attach(db, vectorizer_url, "bad", embedder=Moody())
     Moody.error = EmbedderUnavailable("busy", retry_after=0.05)
     write(db, "bad", 1)
-    async with working(vectorizer_url):
-        await until(lambda: "bad: busy" in caplog.text)
+    with serving(vectorizer_url):
+        until(lambda: "bad: busy" in caplog.text)
         write(db, "good", 1)
-        await until(lambda: stored(db, "good") == 1)
+        until(lambda: stored(db, "good") == 1)
         Moody.error = EmbedderRefused("the key is wrong")
-        await until(lambda: "bad: paused" in caplog.text)
+        until(lambda: "bad: paused" in caplog.text)
         write(db, "good", 2)
-        await until(lambda: stored(db, "good") == 2)
+        until(lambda: stored(db, "good") == 2)
         assert stored(db, "bad") == 0
         Moody.error = None
         db.execute("select vectorizer.resume('bad')")
-        await until(lambda: stored(db, "bad") == 1)
+        until(lambda: stored(db, "bad") == 1)
     assert db.execute("select count(*) from vectorizer.dead_letters").fetchone() == (0,)
 
 
-async def test_a_model_that_cannot_be_made_is_no_trouble_to_others(
+def test_a_model_that_cannot_be_made_is_no_trouble_to_others(
     vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     attach(db, vectorizer_url, "good", "bad")
@@ -191,77 +178,73 @@ async def test_a_model_that_cannot_be_made_is_no_trouble_to_others(
     )
     db.execute(change, ["nowhere:Model"])
     write(db, "bad", 1)
-    async with working(vectorizer_url):
-        await until(lambda: "bad: cannot load embedder" in caplog.text)
+    with serving(vectorizer_url):
+        until(lambda: "bad: cannot load embedder" in caplog.text)
         write(db, "good", 1)
-        await until(lambda: stored(db, "good") == 1)
+        until(lambda: stored(db, "good") == 1)
         db.execute(change, ["fake"])
-        await until(lambda: stored(db, "bad") == 1)
+        until(lambda: stored(db, "bad") == 1)
 
 
-async def test_a_slow_model_leaves_room_for_others(
-    vectorizer_url: str, db: psycopg.Connection
-) -> None:
+def test_a_slow_model_leaves_room_for_others(vectorizer_url: str, db: psycopg.Connection) -> None:
     attach(db, vectorizer_url, "slow", embedder=Blocked())
     attach(db, vectorizer_url, "good")
     write(db, "slow", *range(10))
-    async with working(vectorizer_url, concurrency=3, batch_size=1) as worker:
-        await until(lambda: worker.in_flight == 2)
+    with serving(vectorizer_url, concurrency=3, batch_size=1) as running:
+        until(lambda: running.worker.in_flight == 2)
         write(db, "good", 1, 2, 3)
-        await until(lambda: stored(db, "good") == 3)
+        until(lambda: stored(db, "good") == 3)
         Blocked.go.set()
-        await until(lambda: stored(db, "slow") == 10)
+        until(lambda: stored(db, "slow") == 10)
 
 
-async def test_a_log_that_somebody_has_locked_does_not_blind_it_for_others(
+def test_a_log_that_somebody_has_locked_does_not_blind_it_for_others(
     vectorizer_url: str, db: psycopg.Connection
 ) -> None:
     attach(db, vectorizer_url, "one", "locked", "two")
-    async with working(vectorizer_url):
+    with serving(vectorizer_url):
         with psycopg.connect(vectorizer_url) as other:
             other.execute("lock table vectorizer.locked_log in access exclusive mode")
             write(db, "one", 1)
             write(db, "two", 1)
-            await until(lambda: (stored(db, "one"), stored(db, "two")) == (1, 1))
+            until(lambda: (stored(db, "one"), stored(db, "two")) == (1, 1))
             other.rollback()
         write(db, "locked", 1)
-        await until(lambda: stored(db, "locked") == 1)
+        until(lambda: stored(db, "locked") == 1)
 
 
-async def test_stop_lets_batches_finish(vectorizer_url: str, db: psycopg.Connection) -> None:
+def test_stop_lets_batches_finish(vectorizer_url: str, db: psycopg.Connection) -> None:
     attach(db, vectorizer_url, "one", embedder=Blocked())
     write(db, "one", 1)
-    async with working(vectorizer_url) as worker:
-        await until(Blocked.asked.is_set)
-        worker.stop()
+    with serving(vectorizer_url) as running:
+        until(Blocked.asked.is_set)
+        running.stop()
         Blocked.go.set()
     assert stored(db, "one") == 1
     assert db.execute("select count(*) from vectorizer.lease").fetchone() == (0,)
 
 
-async def test_stop_gives_back_what_does_not_finish_in_time(
+def test_stop_gives_back_what_does_not_finish_in_time(
     vectorizer_url: str, db: psycopg.Connection
 ) -> None:
     attach(db, vectorizer_url, "one", embedder=Blocked())
     write(db, "one", 1)
-    async with working(vectorizer_url, grace_seconds=0.05) as worker:
-        await until(Blocked.asked.is_set)
-        worker.stop()
+    with serving(vectorizer_url, grace_seconds=0.05) as running:
+        until(Blocked.asked.is_set)
+        running.stop()
     assert db.execute("select count(*) from vectorizer.lease").fetchone() == (0,)
     assert db.execute("select attempts, losses, lease from vectorizer.one_row").fetchall() == [
         (0, 0, None)
     ]
     Blocked.go.set()
-    async with working(vectorizer_url):
-        await until(lambda: stored(db, "one") == 1)
+    with serving(vectorizer_url):
+        until(lambda: stored(db, "one") == 1)
 
 
-async def test_a_stop_while_the_database_is_away_returns(unused_tcp_port: int) -> None:
+def test_a_stop_while_the_database_is_away_returns(unused_tcp_port: int) -> None:
     worker = Worker(f"postgresql://127.0.0.1:{unused_tcp_port}/nothing")
-    running = asyncio.create_task(worker.run())
-    await until(lambda: worker.alive_seconds < 1)
-    worker.stop()
-    await asyncio.wait_for(running, _SECONDS)
+    with working(worker):
+        until(lambda: worker.alive_seconds < 1)
 
 
 @pytest.fixture
@@ -273,67 +256,69 @@ def unused_tcp_port() -> int:
         return int(listener.getsockname()[1])
 
 
-async def test_a_schedule_is_kept(vectorizer_url: str, db: psycopg.Connection) -> None:
+def test_a_schedule_is_kept(vectorizer_url: str, db: psycopg.Connection) -> None:
     attach(db, vectorizer_url, "nightly", "live")
     write(db, "nightly", 1, 2)
-    async with working(vectorizer_url, schedules={"nightly": "0 0 1 1 *"}, batch_size=1) as worker:
+    with serving(vectorizer_url, schedules={"nightly": "0 0 1 1 *"}, batch_size=1) as running:
         write(db, "live", 1)
-        await until(lambda: stored(db, "live") == 1)
+        until(lambda: stored(db, "live") == 1)
         assert stored(db, "nightly") == 0
-        await worker._schedule._drain("nightly")
-        await until(lambda: stored(db, "nightly") == 2)
+        running.do(running.worker._schedule._drain("nightly"))
+        until(lambda: stored(db, "nightly") == 2)
         # ... and is over then.
-        served = next(s for s in worker._turns if s.entry.name == "nightly")
-        await until(lambda: served.waits)
+        served = next(s for s in running.worker._turns if s.entry.name == "nightly")
+        until(lambda: served.waits)
         write(db, "nightly", 3)
         write(db, "live", 2)
-        await until(lambda: stored(db, "live") == 2)
+        until(lambda: stored(db, "live") == 2)
         assert stored(db, "nightly") == 2
 
 
-async def test_a_notification_wakes_it(vectorizer_url: str, db: psycopg.Connection) -> None:
+def test_a_notification_wakes_it(vectorizer_url: str, db: psycopg.Connection) -> None:
     attach(db, vectorizer_url, "one")
-    async with working(
+    with serving(
         vectorizer_url, listen="News of one", idle_seconds=3600.0, poll_seconds=3600.0
-    ) as worker:
-        await until(lambda: worker.ready and worker._look_at > worker._alive_at + 1000)
+    ) as running:
+        worker = running.worker
+        until(lambda: worker.ready and worker._look_at > worker._alive_at + 1000)
         write(db, "one", 1)
         # A second later it has not been found: nobody looks for an hour.
         db.execute('notify "News of one"')
-        await until(lambda: stored(db, "one") == 1)
+        until(lambda: stored(db, "one") == 1)
 
 
-async def test_the_verification_on_schedule_mends_what_it_finds(
+def test_the_verification_on_schedule_mends_what_it_finds(
     vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     attach(db, vectorizer_url, "one")
     write(db, "one", 1, 2)
-    async with working(vectorizer_url, verify_schedule="0 0 1 1 *", verify_repair=True) as worker:
-        await until(lambda: stored(db, "one") == 2)
+    with serving(vectorizer_url, verify_schedule="0 0 1 1 *", verify_repair=True) as running:
+        until(lambda: stored(db, "one") == 2)
         db.execute("delete from one_embedding_g1 where source_id = 1")
-        await worker._schedule._verify_all(worker._database, None)
+        worker = running.worker
+        running.do(worker._schedule._verify_all(worker._database, None))
         assert "1 defects" in caplog.text
-        await until(lambda: stored(db, "one") == 2)
+        until(lambda: stored(db, "one") == 2)
 
 
-async def test_a_new_generation_is_filled_and_takes_over(
+def test_a_new_generation_is_filled_and_takes_over(
     vectorizer_url: str, db: psycopg.Connection
 ) -> None:
     attach(db, vectorizer_url, "one")
     write(db, "one", 1, 2)
-    serving = "select definition ->> 'model' from vectorizer.vectorizer where serving"
-    async with working(vectorizer_url):
-        await until(lambda: stored(db, "one") == 2)
+    of_serving = "select definition ->> 'model' from vectorizer.vectorizer where serving"
+    with serving(vectorizer_url):
+        until(lambda: stored(db, "one") == 2)
         later = FakeEmbedder(model="later")
         with Vectorizer(vectorizer_url, "one", embedder=later, chunk_column="body") as vectorizer:
             vectorizer.install(change=True)
-        await until(lambda: db.execute(serving).fetchone() == ("later",))
+        until(lambda: db.execute(of_serving).fetchone() == ("later",))
         write(db, "one", 3)
-        await until(lambda: stored(db, "one") == 3)
+        until(lambda: stored(db, "one") == 3)
 
 
-async def test_a_change_of_a_parent_is_seen(vectorizer_url: str, db: psycopg.Connection) -> None:
+def test_a_change_of_a_parent_is_seen(vectorizer_url: str, db: psycopg.Connection) -> None:
     db.execute("create table author (id int primary key, name text)")
     db.execute("create table post (id int primary key, author_id int, body text)")
     db.execute("insert into author values (1, 'Ada')")
@@ -353,37 +338,37 @@ async def test_a_change_of_a_parent_is_seen(vectorizer_url: str, db: psycopg.Con
         found = db.execute("select contents from post_embedding").fetchall()
         return found == [(f"{name}: text",)]
 
-    async with working(vectorizer_url):
-        await until(lambda: is_by("Ada"))
+    with serving(vectorizer_url):
+        until(lambda: is_by("Ada"))
         db.execute("update author set name = 'Grace'")
-        await until(lambda: is_by("Grace"))
+        until(lambda: is_by("Grace"))
 
 
-async def test_upkeep_is_done(
+def test_upkeep_is_done(
     vectorizer_url: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vectorizer.worker._schedule._UPKEEP_SECONDS", 0.05)
     monkeypatch.setattr("vectorizer.worker._schedule._UPKEEP_JITTER", None)
     attach(db, vectorizer_url, "one")
     due = "select count(*) from vectorizer.upkeep where due_at > now()"
-    async with working(vectorizer_url, ["one"]):
-        await until(lambda: db.execute(due).fetchone() != (0,))
+    with serving(vectorizer_url, ["one"]):
+        until(lambda: db.execute(due).fetchone() != (0,))
 
 
-async def test_vectorizers_of_a_callback_are_left_alone(
+def test_vectorizers_of_a_callback_are_left_alone(
     vectorizer_url: str, db: psycopg.Connection
 ) -> None:
     attach(db, vectorizer_url, "one")
     db.execute("create table other (id int primary key, body text)")
     db.execute("insert into other values (1, 'text')")
     pgvectorizer.Vectorize(vectorizer_url, "other").register()
-    async with working(vectorizer_url) as worker:
+    with serving(vectorizer_url) as running:
         write(db, "one", 1)
-        await until(lambda: stored(db, "one") == 1)
-        assert [served.entry.name for served in worker._turns] == ["one"]
+        until(lambda: stored(db, "one") == 1)
+        assert [served.entry.name for served in running.worker._turns] == ["one"]
 
 
-async def test_events_tell_what_happened(vectorizer_url: str, db: psycopg.Connection) -> None:
+def test_events_tell_what_happened(vectorizer_url: str, db: psycopg.Connection) -> None:
     attach(db, vectorizer_url, "one")
     seen: list[Event] = []
 
@@ -391,9 +376,9 @@ async def test_events_tell_what_happened(vectorizer_url: str, db: psycopg.Connec
         seen.append(event)
         raise RuntimeError("an observer's trouble is its own")
 
-    async with working(vectorizer_url, observer=observe):
+    with serving(vectorizer_url, observer=observe):
         write(db, "one", 1)
-        await until(lambda: stored(db, "one") == 1)
+        until(lambda: stored(db, "one") == 1)
     claimed = [event for event in seen if isinstance(event, BatchClaimed)]
     (finished,) = [event for event in seen if isinstance(event, BatchFinished)]
     assert [event.rows for event in claimed] == [1]
@@ -401,21 +386,21 @@ async def test_events_tell_what_happened(vectorizer_url: str, db: psycopg.Connec
     assert finished.counts.embedded == 1
     assert set(finished.stages) == {"claim", "load", "prepare", "embed", "finish"}
     assert finished.lag_seconds is not None
-    assert 0 <= finished.lag_seconds < _SECONDS
+    assert 0 <= finished.lag_seconds < SECONDS
 
 
-async def test_a_lost_session_is_made_anew(vectorizer_url: str, db: psycopg.Connection) -> None:
+def test_a_lost_session_is_made_anew(vectorizer_url: str, db: psycopg.Connection) -> None:
     attach(db, vectorizer_url, "one")
     url = make_conninfo(vectorizer_url)
-    async with working(url) as worker:
+    with serving(url) as running:
         for number in range(3):
-            await until(lambda: worker.ready)
+            until(lambda: running.worker.ready)
             db.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity "
                 "where application_name = 'vectorizer' and datname = current_database()"
             )
             write(db, "one", number)
-            await until(lambda number=number: stored(db, "one") == number + 1)
+            until(lambda number=number: stored(db, "one") == number + 1)
 
 
 @pytest.mark.parametrize(
@@ -457,29 +442,29 @@ async def test_a_log_that_is_slow_to_read_is_read_at_its_end(
         assert (seen.logged, seen.due) == ({"one", "two"}, set())
 
 
-async def test_a_schema_that_is_dropped_is_waited_for(
+def test_a_schema_that_is_dropped_is_waited_for(
     vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     attach(db, vectorizer_url, "one")
-    async with working(vectorizer_url) as worker:
-        await until(lambda: worker.ready)
+    with serving(vectorizer_url) as running:
+        until(lambda: running.worker.ready)
         db.execute("drop schema vectorizer cascade")
-        await until(lambda: "no vectorizer is installed" in caplog.text)
+        until(lambda: "no vectorizer is installed" in caplog.text)
         attach(db, vectorizer_url, "two")
         write(db, "two", 1)
-        await until(lambda: stored(db, "two") == 1)
+        until(lambda: stored(db, "two") == 1)
 
 
-async def test_a_schema_that_is_newer_is_left_alone(
+def test_a_schema_that_is_newer_is_left_alone(
     vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     attach(db, vectorizer_url, "one")
-    async with working(vectorizer_url) as worker:
-        await until(lambda: worker.ready)
+    with serving(vectorizer_url) as running:
+        until(lambda: running.worker.ready)
         db.execute("insert into vectorizer.migration values (9999, 'later')")
-        await until(lambda: not worker.ready)
+        until(lambda: not running.worker.ready)
         write(db, "one", 1)
-        await until(lambda: "upgrade pg-vectorizer" in caplog.text)
+        until(lambda: "upgrade pg-vectorizer" in caplog.text)
         assert stored(db, "one") == 0
         db.execute("delete from vectorizer.migration where number = 9999")
-        await until(lambda: stored(db, "one") == 1)
+        until(lambda: stored(db, "one") == 1)

@@ -46,6 +46,7 @@ _OURS: Final[dict[str, type[VectorizerError]]] = {
 # Connection exceptions; disk, memory or connections used up; shutdown, crash, cannot connect
 # now; timeouts of a silent client.
 _GONE: Final = ("08", "53", "57P", "57014", "25P03", "25P04")
+_NO_RIGHT: Final = "42501"
 _UNDEFINED: Final = ("3F000", "42P01", "42883")
 
 
@@ -91,7 +92,16 @@ def translated(url: str, error: Exception) -> VectorizerError:
         return DatabaseError(
             f"{_message(error)}: our schema is missing in {place(url)}; install a vectorizer first"
         )
-    return DatabaseError(f"{place(url)}: {_message(error)}")
+    return DatabaseError(f"{place(url)}: {_message(error)}{_remedy(error)}")
+
+
+def _remedy(error: psycopg.Error) -> str:
+    if error.sqlstate != _NO_RIGHT or "row-level security" in str(error):
+        return ""
+    return (
+        "; let this role do that, or use one that may; what a worker needs, the installer gives "
+        "with: vectorizer grant worker ROLE"
+    )
 
 
 def _message(error: psycopg.Error) -> str:

@@ -100,7 +100,7 @@ def of_schema(facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _grants(check: str, lacking: Sequence[str]) -> Finding:
     if lacking:
-        remedy = "grant them to the role of the worker"
+        remedy = "as the installer: vectorizer grant worker ROLE"
         return Finding(check, Level.fail, f"this role lacks {', '.join(lacking)}", remedy)
     return _ok(check, "this role may do a worker's work")
 
@@ -119,8 +119,9 @@ def of_vectorizer(facts: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(f"{name}: security", Level.fail, text, remedy)
     if facts["uncaptured"]:
         tables = ", ".join(facts["uncaptured"])
+        enable = "; ".join(f"alter table {one} enable trigger all" for one in facts["uncaptured"])
         remedy = (
-            f"alter table … enable trigger all, then: vectorizer verify {name} --repair; "
+            f"{enable}; then: vectorizer verify {name} --repair; "
             f"if they are missing: vectorizer suspend {name}, vectorizer resume {name}"
         )
         text = f"changes of {tables} are not captured: triggers are missing or disabled"
@@ -134,7 +135,9 @@ def _vacuum(facts: Mapping[str, Any]) -> Finding:
     check = f"{facts['name']}: vacuum"
     if facts["unvacuumed"]:
         tables = ", ".join(facts["unvacuumed"])
-        remedy = "alter table … reset (autovacuum_enabled)"
+        remedy = "; ".join(
+            f"alter table {one} reset (autovacuum_enabled)" for one in facts["unvacuumed"]
+        )
         return Finding(check, Level.fail, f"autovacuum is disabled for {tables}", remedy)
     dead, live = facts["dead_tuples"], facts["live_tuples"]
     if dead > max(_DEAD_LEAST, live * _DEAD_SHARE):

@@ -35,7 +35,7 @@ begin
   elsif v.definition <> wanted then
     perform {schema}.fail('VZ003', format('vectorizer %I is installed with another definition: %s',
         install.name, {schema}.described_changes(v.definition, wanted)),
-      case when v.uninstalled_at is null then 'to change it, install it with change => true; or choose another name'
+      case when v.uninstalled_at is null then 'to change it, install it with --change (in SQL: change => true); or choose another name'
       else format('drop its embeddings first: uninstall(%L, true); or choose another name', install.name) end);
   end if;
   if v.id is not null and v.uninstalled_at is null then

@@ -14,7 +14,7 @@ select v.name, v.generation, v.serving, v.definition -> 'embedder' as embedder, 
          where exists (select from pg_class where oid = t.relation) and not has_table_privilege(t.relation, p)) as lacking,
        case when {schema}.has_source(v) then {schema}.uncaptured(v)::text[] else '{{}}' end as uncaptured,
        array(
-         select c.relname::text from pg_class c
+         select c.oid::regclass::text from pg_class c
          where c.oid in (l.oid, r.oid) and c.reloptions && array['autovacuum_enabled=false', 'autovacuum_enabled=off']) as unvacuumed,
        coalesce(s.n_dead_tup, 0) as dead_tuples, coalesce(s.n_live_tup, 0) as live_tuples,
        greatest(s.last_autovacuum, s.last_vacuum) as vacuumed_at

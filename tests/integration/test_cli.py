@@ -399,10 +399,11 @@ def test_plan_change_and_switch(cli: Cli, blog: str, monkeypatch: pytest.MonkeyP
     assert re.search(r'template +null -> "{title}: {chunk}"', shown)
     assert "3 texts" in shown
     refused = cli("install", "blog", *changed)
-    assert (refused.code, "change => true" in refused.err) == (2, True)
+    assert (refused.code, "with --change (in SQL: change => true)" in refused.err) == (2, True)
     asked = cli("install", "blog", *changed, "--change")
     assert (asked.code, "say --yes" in asked.err) == (2, True)
-    assert cli("install", "blog", *changed, "--change", "--yes").code == 0
+    done = cli("install", "blog", *changed, "--change", "--yes")
+    assert (done.code, "gets a new generation" in done.out) == (0, True)
     assert "blog, generation 2: building" in cli("status").out
     early = cli("switch", "blog")
     assert (early.code, "has not caught up: its backfill" in early.err) == (1, True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,15 @@ import psycopg
 import pytest
 
 from vectorizer.cli import main
+from vectorizer.config import load
+from vectorizer.worker import WorkerOptions
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPOSITORY = Path(__file__).parents[2]
 
 COLUMNS = (
     "create table blog (id int primary key, title text, author text, contents text, "
@@ -100,6 +113,70 @@ def test_init_does_not_replace_a_file_or_take_a_column_that_is_not_there(
     assert (done.code, "--force" in done.err) == (2, True)
     assert cli("init", "blog", "--url", blog, "--force").code == 0
     assert cli("init", "nothing", "--url", blog, "--force").code == 2
+
+
+def test_init_takes_the_options_of_install(cli: Cli, blog: str, tmp_path: Path) -> None:
+    options = ("--embedder", "openai", "--model", "mine", "--dimensions", "3", "--name", "b")
+    more = ("--chunk-size", "10,20", "--key", "id", "--cache")
+    done = cli("init", "blog", *options, *more, "--url", blog)
+    assert done.code == 0, done.err
+    section = load(tmp_path / "vectorizer.toml", {}, {}).config.vectorizers["b"]
+    assert section.embedder == {"provider": "openai", "model": "mine", "dimensions": 3}
+    assert (section.chunk_size, section.key, section.cache) == ((10, 20), ("id",), True)
+
+
+def test_what_init_comments_out_may_be_used(cli: Cli, blog: str, tmp_path: Path) -> None:
+    assert cli("init", "blog", "--url", blog).code == 0
+    file = tmp_path / "vectorizer.toml"
+    file.write_text(re.sub(r"^# (?=\w+ = )", "", file.read_text(), flags=re.MULTILINE))
+    config = load(file, {}, {}).config
+    assert config.vectorizers["blog"].retention == timedelta(weeks=520)
+    assert config.vectorizers["blog"].embedder == {"provider": "minilm"}
+    assert config.worker.schedules == {"blog": "*/5 * * * *"}
+    given = tomllib.loads(file.read_text())["worker"]
+    assert set(given) == {field.name for field in fields(WorkerOptions)}
+
+
+def test_what_sends_nothing_needs_no_key(
+    cli: Cli, blog: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    flags = ("--chunk-column", "contents", "--embedder", "openai")
+    planned = cli("plan", "blog", *flags, "--url", blog)
+    assert (planned.code, "at $0.02 a million tokens" in planned.out) == (0, True)
+    assert "no API key" in cli("install", "blog", *flags, "--url", blog).err
+    printed = cli("sql", "install", "blog", *flags)
+    assert (printed.code, "not-needed" in printed.out) == (0, False)
+    assert cli("migrate", "--url", blog).code == 0
+    ask(blog, printed.out)
+    assert cli("plan", "blog", "--url", blog).code == 0
+    # All that the file defines.
+    more = ("--name", "more", "--destination", "more")
+    assert cli("init", "blog", *more, "--url", blog).code == 0
+    done = cli("plan", "--json", "--url", blog)
+    assert [plan["name"] for plan in json.loads(done.out)] == ["more"]
+
+
+def test_an_embedder_in_the_working_folder_is_found(blog: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def embed(texts):\n    return [[1.0, 2.0] for _ in texts]\n")
+    program = tmp_path / "bin" / "vectorizer"
+    program.parent.mkdir()
+    program.write_text("from vectorizer.cli import main\nmain()\n")
+    for command in (
+        ("install", "blog", "--chunk-column", "contents", "--embedder", "mine:embed",
+         "--model", "m"),
+        ("run",),
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, program, *command, "--url", blog],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert ask(blog, "select count(*) from blog_embedding") > 0
 
 
 def test_flags_go_over_the_file_when_installing(cli: Cli, blog: str, tmp_path: Path) -> None:

@@ -132,6 +132,34 @@ def test_a_role_that_lacks_rights_and_sees_no_rows(
         db.execute(f"drop role {name}")
 
 
+def test_a_role_that_was_granted_a_workers_work_lacks_nothing(
+    run: Run, vectorizer_url: str, db: psycopg.Connection
+) -> None:
+    name = f"worker_{db.info.dbname}"
+    db.execute(f"create role {name} login")
+    try:
+        assert run("grant", "worker", name, "--url", vectorizer_url)[0] == 0
+        code, found = examine(run, _as(vectorizer_url, name), "--no-models")
+        assert (code, found["grants"]["text"]) == (0, "this role may do a worker's work")
+    finally:
+        db.execute(f"drop owned by {name}")
+        db.execute(f"drop role {name}")
+
+
+def test_what_is_disabled_is_named_with_its_remedy(
+    run: Run, vectorizer_url: str, db: psycopg.Connection
+) -> None:
+    db.execute("alter table post disable trigger user")
+    db.execute("alter table vectorizer.post_row set (autovacuum_enabled = off)")
+    _, found = examine(run, vectorizer_url, "--no-models")
+    for check in ("post: triggers", "post: vacuum"):
+        db.execute(found[check]["remedy"].partition("; then")[0].encode())
+    code, found = examine(run, vectorizer_url, "--no-models")
+    assert (code, {found[check]["level"] for check in ("post: triggers", "post: vacuum")}) == (
+        0, {"ok"},
+    )  # fmt: skip
+
+
 def _as(url: str, role: str) -> str:
     from psycopg.conninfo import make_conninfo  # noqa: PLC0415
 

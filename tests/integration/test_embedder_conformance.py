@@ -262,7 +262,7 @@ async def test_it_serves_an_async_vectorizer(embedder: Embedder, table: str) -> 
         ({"provider": "no.such:thing"}, "cannot load embedder 'no.such:thing': No module"),
         ({"provider": "embedders_of:missing"}, "cannot load embedder.*missing"),
         ({"provider": "embedders_of:text_in"}, "is no class, function or embedder"),
-        ({"provider": "embedders_of:plain"}, "missing 1 required.*'model'"),
+        ({"provider": "embedders_of:plain"}, "needs the option 'model'"),
         ({"provider": "embedders_of:plain", "model": "f", "speed": 1}, "takes no option 'speed'"),
         ({"provider": "embedders_of:plain", "model": ""}, "give the model a name"),
         ({"provider": "embedders_of:plain", "model": "f", "dimensions": 0}, "dimensions must be"),
@@ -283,7 +283,7 @@ def test_a_function_that_returns_nonsense_is_named() -> None:
 
 def test_a_nested_function_cannot_be_found_by_a_worker() -> None:
     config = describe(FunctionEmbedder(lambda texts: plain(texts), model="f"))  # noqa: PLW0108
-    with pytest.raises(ConfigurationError, match="cannot be found by its name"):
+    with pytest.raises(ConfigurationError, match="has to be installed, or in the working folder"):
         create(config)
 
 

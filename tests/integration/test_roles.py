@@ -502,6 +502,13 @@ def test_a_dry_run_grants_nothing(installed: Roles, cli: Cli) -> None:
             assert reader.search("text", limit=1) == []
 
 
+def test_who_lacks_a_right_is_told_what_to_do(installed: Roles, cli: Cli) -> None:
+    done = cli("status", "--url", installed.url_of(installed.reader))
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "permission denied" in done.err
+    assert "vectorizer grant worker ROLE" in done.err
+
+
 def test_a_role_that_does_not_exist(installed: Roles, cli: Cli) -> None:
     done = cli("grant", "worker", "nobody", "--url", installed.url)
     assert (done.code, done.err.count("\n")) == (2, 1)

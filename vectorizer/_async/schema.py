@@ -244,7 +244,7 @@ class AsyncSchema:
         if source is None:
             raise SourceError(
                 f"table {schema_name}.{table} does not exist in this database, or its schema "
-                f"may not be used by this role; check the name and schema_name"
+                f"may not be used by this role; check the name, and the schema before its dot"
             )
         return int(source)
 

@@ -127,6 +127,8 @@ app.add_typer(config.app, name="config", help=config.HELP)
 
 def main() -> None:
     """Run the command line; print any error in one line instead of a traceback."""
+    if "" not in sys.path:
+        sys.path.append("")  # the working folder, for --embedder my_module:embed
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except _UsageError as error:

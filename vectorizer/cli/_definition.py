@@ -17,7 +17,7 @@ from vectorizer.embedders import create
 from vectorizer.errors import ConfigurationError
 from vectorizer.naming import default_name
 
-__all__ = ["described", "parse_chunk_size", "vectorizer_of", "vectorizers_of"]
+__all__ = ["as_defined", "described", "parse_chunk_size", "vectorizers_of"]
 
 _EMBEDDER = ("model", "dimensions", "base_url")
 
@@ -138,21 +138,23 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def vectorizers_of(
-    table: str | None, options: dict[str, Any], url: str | None, *, script: bool = False
+    table: str | None,
+    options: dict[str, Any],
+    url: str | None,
+    *,
+    script: bool = False,
+    sends: bool = True,
 ) -> dict[str, Vectorizer]:
     """Return the vectorizer these options describe, over what vectorizer.toml says of it.
 
-    Without a table and a name those that the file defines. script: no database is needed.
-    Raises ConfigurationError or what the embedder raises for its own options.
+    Without a table and a name those that the file defines. script: no database is needed;
+    sends: whether its model will be asked. Raises ConfigurationError or what the embedder raises
+    for its own options.
     """
     database = "" if script and offline() else database_url(url)
-    return {name: _made(database, name, one) for name, one in _wanted(table, options).items()}
-
-
-def vectorizer_of(table: str | None, options: dict[str, Any], url: str | None) -> Vectorizer:
-    """Return the one vectorizer these options describe."""
-    (vectorizer,) = vectorizers_of(table, options, url).values()
-    return vectorizer
+    sends = sends and not script
+    wanted = _wanted(table, options)
+    return {name: _made(database, name, one, sends=sends) for name, one in wanted.items()}
 
 
 def parse_chunk_size(text: str) -> tuple[int, int]:
@@ -165,14 +167,25 @@ def parse_chunk_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _made(url: str, name: str, defined: VectorizerConfig) -> Vectorizer:
+def as_defined(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options as a section of vectorizer.toml has them."""
+    flags = dict(options)
+    described = {key: flags.pop(key) for key in _EMBEDDER if key in flags}
+    if described or "embedder" in flags:
+        flags["embedder"] = {"provider": flags.get("embedder", "minilm"), **described}
+    if "chunk_size" in flags:
+        flags["chunk_size"] = parse_chunk_size(flags["chunk_size"])
+    return flags
+
+
+def _made(url: str, name: str, defined: VectorizerConfig, *, sends: bool) -> Vectorizer:
     schema, _, table = defined.table.rpartition(".")
     return Vectorizer(
         url,
         table,
         schema_name=schema or "public",
         name=name,
-        embedder=create(defined.embedder),
+        embedder=create(defined.embedder, sends=sends),
         schema=schema_name(),
         **defined.options(),
     )
@@ -187,11 +200,7 @@ def _wanted(table: str | None, options: dict[str, Any]) -> dict[str, VectorizerC
         flags["table"] = table
     elif name is None and flags:
         raise ConfigurationError("these options need a TABLE, or the --name of one in the file")
-    described = {key: flags.pop(key) for key in _EMBEDDER if key in flags}
-    if described or "embedder" in flags:
-        flags["embedder"] = {"provider": flags.get("embedder", "minilm"), **described}
-    if "chunk_size" in flags:
-        flags["chunk_size"] = parse_chunk_size(flags["chunk_size"])
+    flags = as_defined(flags)
     defined = settings(vectorizers={name: flags} if name else {}).config.vectorizers
     if name is not None:
         if name not in defined:

@@ -9,8 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from vectorizer.cli._shared import out
+from vectorizer.intervals import format_interval
 from vectorizer.plan import Change, Plan
 from vectorizer.prices import AS_OF
+from vectorizer.types import JSON
 
 __all__ = ["print_plan"]
 
@@ -42,7 +44,7 @@ def print_plan(plan: Plan) -> None:
     table.add_row(
         "to send",
         f"{about}{plan.texts_to_send:,} texts, {plan.tokens_to_send:,} tokens, "
-        f"{plan.requests:,} requests",
+        f"{plan.requests:,} {'request' if plan.requests == 1 else 'requests'}",
     )
     if plan.rows_failing:
         table.add_row("too long", f"{about}{plan.rows_failing:,} rows: see --on-long-text")
@@ -52,18 +54,35 @@ def print_plan(plan: Plan) -> None:
 
 
 def _change(change: Change) -> str:
-    return f"{dumps(change.old, ensure_ascii=False)} -> {dumps(change.new, ensure_ascii=False)}"
+    words = _interval if change.option in ("partition_interval", "retention") else _as_json
+    return f"{words(change.old)} -> {words(change.new)}"
+
+
+def _as_json(value: JSON) -> str:
+    return dumps(value, ensure_ascii=False)
+
+
+def _interval(value: JSON) -> str:
+    # The registry has seconds.
+    seconds, _, unit = str(value).partition(" ")
+    if unit != "seconds":
+        return _as_json(value)
+    return _as_json(format_interval(timedelta(seconds=int(seconds))))
 
 
 def _cost(plan: Plan) -> str:
     if plan.cost is None:
         return "unknown: give --price, in dollars a million tokens"
     if plan.price == 0:
-        return f"nothing, {plan.model} runs here"
+        return f"nothing, {plan.model} runs on the worker's machine"
     return f"${plan.cost:,.2f} at ${plan.price:g} a million tokens (known prices are of {AS_OF})"
 
 
 def _time(plan: Plan) -> str:
+    if not plan.texts_to_send:
+        return "nothing is sent"
+    if plan.seconds is None and plan.price == 0:
+        return "as fast as the worker's machine computes"
     if plan.seconds is None:
         return "unknown: give --tokens-per-minute or --requests-per-minute"
     return f"at least {timedelta(seconds=round(plan.seconds))} at the provider's limits"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tomlkit
 import typer
 
+from vectorizer.cli._definition import as_defined, described
 from vectorizer.cli._shared import JsonOption, UrlOption, database_url, report
 from vectorizer.cli._sources import columns_of
 from vectorizer.config import DEFAULT_FILE, VectorizerConfig
@@ -35,32 +36,31 @@ _HEAD = """\
 # url = "postgresql://user@host/database"
 
 """
+_EMBEDDER = {"provider": "minilm"}
+# Options of the worker that have no default, or none that would tell what to write.
+_EXAMPLES = {
+    "schedules": '{{ {name} = "*/5 * * * *" }}',
+    "listen": '"changed"',
+    "verify_schedule": '"@daily"',
+}
+_MORE = {
+    "partition_interval": '"30d"',
+    "retention": '"520w"',
+    "destination": '"public.another_name"',
+    "chunk_size": "[500, 1000]",
+    "index": '"hnsw"',
+}
 _TAIL = """
 # Then: vectorizer install; vectorizer worker
 """
 
 
+@described
 def command(
     table: Annotated[
         str, typer.Argument(help="Source table, with its schema if that is not public.")
     ],
-    chunk_column: Annotated[
-        str | None, typer.Option(help="Text column to split and embed.")
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option(help="What to embed: {chunk} and columns in braces.")
-    ] = None,
-    metadata: Annotated[
-        str | None, typer.Option(help="Columns to copy to each embedding, by commas.")
-    ] = None,
-    time_column: Annotated[
-        str | None, typer.Option(help="The row's time; rows where it is NULL are not embedded.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the vectorizer; by default the table's.")
-    ] = None,
-    embedder: Annotated[str, typer.Option(help="minilm, openai, or module:name.")] = "minilm",
-    model: Annotated[str | None, typer.Option(help="Model of the embedder.")] = None,
+    options: dict[str, Any],
     output: Annotated[Path, typer.Option(help="File to write.")] = DEFAULT_FILE,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
@@ -71,17 +71,11 @@ def command(
     if output.exists() and not force:
         raise ConfigurationError(f"{output} is there already; replace it with --force")
     columns = columns_of(database_url(url), table)
-    given = {
-        "chunk_column": chunk_column,
-        "template": template,
-        "metadata": metadata,
-        "time_column": time_column,
-    }
-    answers = _answers(columns, given, ask=not yes and sys.stdin.isatty())
+    given = as_defined(options)
     schema, _, bare = table.rpartition(".")
-    named = name or default_name(schema or "public", bare)
-    provider = {"provider": embedder} | ({"model": model} if model else {})
-    section = {"table": table, **answers, "embedder": provider}
+    named = given.pop("name", None) or default_name(schema or "public", bare)
+    answers = _answers(columns, given, ask=not yes and sys.stdin.isatty())
+    section = {"table": table, **answers, "embedder": given.get("embedder", _EMBEDDER)}
     _check(section, columns)
     output.write_text(_document(named, section), encoding="utf-8")
     report(
@@ -91,7 +85,7 @@ def command(
     )
 
 
-def _answers(columns: list[Column], given: dict[str, str | None], *, ask: bool) -> dict[str, Any]:
+def _answers(columns: list[Column], given: dict[str, Any], *, ask: bool) -> dict[str, Any]:
     guess = suggest(columns)
     guesses = {
         "chunk_column": guess.chunk_column,
@@ -99,13 +93,14 @@ def _answers(columns: list[Column], given: dict[str, str | None], *, ask: bool) 
         "metadata": ",".join(guess.metadata),
         "time_column": guess.time_column or "",
     }
-    answers: dict[str, Any] = {}
+    answers = dict(given)
     for key, guessed in guesses.items():
-        value = given[key]
-        if value is None:
-            value = typer.prompt(_QUESTIONS[key], default=guessed) if ask else guessed
-        answers[key] = value.strip()
-    answers["metadata"] = [part.strip() for part in answers["metadata"].split(",") if part.strip()]
+        if key not in given:
+            answers[key] = typer.prompt(_QUESTIONS[key], default=guessed) if ask else guessed
+        answers[key] = answers[key].strip()
+    for key in ("metadata", "key"):
+        parts = answers.get(key, "").split(",")
+        answers[key] = [part.strip() for part in parts if part.strip()]
     return {key: value for key, value in answers.items() if value}
 
 
@@ -132,19 +127,24 @@ def _check(section: dict[str, Any], columns: list[Column]) -> None:
 
 
 def _document(name: str, section: dict[str, Any]) -> str:
-    defined = tomlkit.dumps({"vectorizers": {name: section}})
+    # In one line, so that what is added below belongs to the vectorizer.
+    embedder = tomlkit.inline_table()
+    embedder.update(section["embedder"])
+    defined = tomlkit.dumps({"vectorizers": {name: {**section, "embedder": embedder}}})
+    more = "".join(f"# {key} = {value}\n" for key, value in _MORE.items() if key not in section)
     defaults = WorkerOptions()
     worker = "".join(
         f"# {field.name} = {tomlkit.item(getattr(defaults, field.name)).as_string()}\n"
         for field in fields(WorkerOptions)
-        if getattr(defaults, field.name) is not None and field.name != "schedules"
+        if field.name not in _EXAMPLES
+    )
+    examples = "".join(
+        f"# {key} = {example.format(name=tomlkit.key(name).as_string())}\n"
+        for key, example in _EXAMPLES.items()
     )
     return (
-        f"{_HEAD}[worker]\n# Every key with its default.\n{worker}"
-        f'# schedules = {{ {tomlkit.key(name).as_string()} = "*/5 * * * *" }}\n\n'
+        f"{_HEAD}[worker]\n# Every key with its default, then examples.\n{worker}{examples}\n"
         '[log]\n# format = "json"\n# level = "info"\n\n'
-        '[metrics]\n# port = 9187\n# host = "127.0.0.1"\n\n'
-        f"{defined}"
-        '# partition_interval = "30d"\n# destination = "public.blog_embedding"\n'
-        f"# chunk_size = [500, 1000]\n{_TAIL}"
+        '[metrics]\n# port = 9464\n# host = "127.0.0.1"\n\n'
+        f"{defined}{more}{_TAIL}"
     )

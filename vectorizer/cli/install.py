@@ -11,8 +11,10 @@ import typer
 from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.cli._definition import described, vectorizers_of
 from vectorizer.cli._plan import print_plan
+from vectorizer.cli._settings import is_quiet
 from vectorizer.cli._shared import DryRunOption, JsonOption, UrlOption, print_sql, report
 from vectorizer.errors import ConfigurationError
+from vectorizer.plan import Plan
 
 HELP = """Attach a vectorizer to a table: from then on every change of it reaches its embeddings.
 
@@ -45,33 +47,41 @@ def command(
         if dry_run:
             print_sql("\n".join(one.install_script(change=change) for one in vectorizers))
             return
-        if change:
-            _confirm(vectorizers, yes=yes, quiet=json)
+        plans = _confirmed(vectorizers, yes=yes, quiet=json or is_quiet()) if change else {}
         for vectorizer in vectorizers:
             vectorizer.install(change=change)
-        _report(vectorizers, json=json)
+        _report(vectorizers, plans, json=json)
 
 
-def _confirm(vectorizers: list[Vectorizer], *, yes: bool, quiet: bool) -> None:
+def _confirmed(vectorizers: list[Vectorizer], *, yes: bool, quiet: bool) -> dict[str, Plan]:
+    plans = {} if quiet and yes else {one.name: one.plan() for one in vectorizers}
     if not quiet:
-        for vectorizer in vectorizers:
-            print_plan(vectorizer.plan())
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigurationError("nobody is there to ask whether to go on; say --yes")
-    typer.confirm("Go on?", abort=True)
+        for plan in plans.values():
+            print_plan(plan)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError("nobody is there to ask whether to go on; say --yes")
+        typer.confirm("Go on?", abort=True)
+    return plans
 
 
-def _report(vectorizers: list[Vectorizer], *, json: bool) -> None:
+def _report(vectorizers: list[Vectorizer], plans: dict[str, Plan], *, json: bool) -> None:
     results, texts = [], []
     for one in vectorizers:
         status = one.status()
-        destination = status["destination"]
-        results.append({"name": one.name, "source": status["source"], "destination": destination})
-        texts.append(
-            f"Vectorizer {one.name} is installed on {status['source']}; "
-            f"embeddings go to {destination}.\n"
-            f"Embed what is there: vectorizer run {one.name}"
-        )
+        source, destination = status["source"], status["destination"]
+        results.append({"name": one.name, "source": source, "destination": destination})
+        done = f"is installed on {source}; embeddings go to {destination}."
+        action = plans[one.name].action if one.name in plans else "install"
+        texts.append(f"Vectorizer {one.name} {_SAID[action].format(done, name=one.name)}")
     report(json, results, "\n".join(texts))
+
+
+_SAID = {
+    "install": "{}\nEmbed what is there: vectorizer run {name}",
+    "run": "{}\nNothing had to be changed.",
+    "note": "is changed. No row has to be visited for it.",
+    "compare": "is changed. Compare every row: vectorizer run {name}",
+    "generation": "gets a new generation, which takes over when it has caught up: "
+    "vectorizer run {name}",
+}

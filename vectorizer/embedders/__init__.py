@@ -57,7 +57,7 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def create(config: Mapping[str, JSON]) -> Embedder:
+def create(config: Mapping[str, JSON], *, sends: bool = True) -> Embedder:
     """Make the embedder that `config` describes.
 
     `config["provider"]` names a provider of this package (`minilm`, `openai`,
@@ -68,6 +68,8 @@ def create(config: Mapping[str, JSON]) -> Embedder:
       `model` is required;
     - an embedder, ready made: there are no other items.
 
+    sends: whether it is going to be asked; one that only counts and describes needs no API key.
+
     Raises ConfigurationError if there is no such provider or it refuses an option.
     """
     options = dict(config)
@@ -77,6 +79,8 @@ def create(config: Mapping[str, JSON]) -> Embedder:
             f"the embedder's configuration names no provider; choose {_choice()}"
         )
     factory = _factory(provider)
+    if provider == "openai" and not sends:
+        options["api_key"] = "not-needed"
     try:
         made: Embedder = factory(**options)
     except TypeError as error:
@@ -90,8 +94,14 @@ def create(config: Mapping[str, JSON]) -> Embedder:
 
 def _complaint(error: TypeError) -> str:
     # Python words it as "Class.__init__() got an unexpected keyword argument 'x'".
+    # or "Class.__init__() missing 1 required positional argument: 'x'".
     _, unexpected, name = str(error).rpartition("unexpected keyword argument ")
-    return f"takes no option {name}" if unexpected else f"refuses its options: {error}"
+    if unexpected:
+        return f"takes no option {name}"
+    start, missing, names = str(error).partition(" argument: ")
+    if missing and " missing " in start:
+        return f"needs the option {names}"
+    return f"refuses its options: {error}"
 
 
 def describe(embedder: Embedder) -> dict[str, JSON]:
@@ -158,7 +168,7 @@ def _load(provider: str, target: str) -> Any:
             found = getattr(found, name)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
-            f"cannot load embedder {provider!r}: {error}; a function defined inside another, or "
-            f"in the main program, cannot be found by its name"
+            f"cannot load embedder {provider!r}: {error}; its module has to be installed, or in "
+            f"the working folder or on PYTHONPATH, and the name at the top of it"
         ) from error
     return found

@@ -1,32 +1,27 @@
-"""A drain with a progress bar on a terminal, and without one elsewhere."""
+"""A progress bar for drains on a terminal, and none elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from vectorizer._sync.rotation import Rotation
-from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.batch import Counts
 from vectorizer.cli._shared import err
 
-__all__ = ["drained"]
+__all__ = ["shown", "waiting"]
 
 
-def drained(
-    vectorizers: Sequence[Vectorizer],
-    *,
-    quiet: bool = False,
-    max_rows: int | None = None,
-    max_seconds: float | None = None,
-) -> Rotation:
-    """Run vectorizers in turns until nothing waits; return what was done and what failed.
+@contextmanager
+def shown(
+    rows: Mapping[str, int], *, quiet: bool = False
+) -> Iterator[Callable[[str, Counts], None]]:
+    """Yield what shows how far each vectorizer is, by its name and what it has done.
 
-    After `max_rows` rows in all, or `max_seconds` seconds, no further batch is begun.
+    rows: how many wait, by the names of the vectorizers.
     """
-    rotation = Rotation(vectorizers)
-    rows = {vectorizer.name: _rows(vectorizer) for vectorizer in vectorizers}
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -44,10 +39,9 @@ def drained(
             total = max(rows[name], counts.rows)
             bars.update(tasks[name], completed=counts.rows, total=total, embedded=counts.embedded)
 
-        rotation.run(show, max_rows=max_rows, max_seconds=max_seconds)
-    return rotation
+        yield show
 
 
-def _rows(vectorizer: Vectorizer) -> int:
-    status = vectorizer.status()
+def waiting(status: Mapping[str, Any]) -> int:
+    """Return how many rows wait, from the status of a vectorizer."""
     return int(status["waiting"] + status["backfill_total"] - status["backfill_claimed"])

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ import typer
 from vectorizer import demo
 from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.batch import Counts
-from vectorizer.cli._progress import drained
+from vectorizer.cli._progress import shown, waiting
 from vectorizer.cli._shared import out
 from vectorizer.embedders import MiniLMEmbedder
 
@@ -78,10 +79,8 @@ def _embed_everything(blog: Vectorizer) -> None:
 
 
 def _drained(blog: Vectorizer) -> Counts:
-    rotation = drained([blog])
-    for error in rotation.errors.values():
-        raise error
-    return rotation.counts[blog.name]
+    with shown({blog.name: waiting(blog.status())}) as show:
+        return blog.run(partial(show, blog.name))
 
 
 def _search(blog: Vectorizer) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from vectorizer._sync.vectorizer import Vectorizer
+from vectorizer._async.database import AsyncDatabase
+from vectorizer._async.vectorizer import AsyncVectorizer
 from vectorizer.batch import Counts
-from vectorizer.cli._progress import drained
+from vectorizer.cli._leaving import interruptible
+from vectorizer.cli._progress import shown, waiting
 from vectorizer.cli._settings import is_quiet, settings
 from vectorizer.cli._shared import (
     JsonOption,
@@ -26,12 +27,13 @@ from vectorizer.cli._shared import (
     selected,
 )
 from vectorizer.errors import DatabaseError, VectorizerError
-from vectorizer.worker import WorkerOptions
+from vectorizer.worker import Drain, WorkerOptions
 
 HELP = """Embed whatever waits, then end: for cron and Kubernetes jobs.
 
 Exits with 1 if a dead letter or a pause is left, or a provider does not answer.
-Several vectorizers take turns, a batch of each. Running it twice at once is harmless.
+Several vectorizers take turns, a batch of each. While a batch is at the model the next one is
+prepared: --concurrency says how many are in flight. Running it twice at once is harmless.
 --max-rows and --max-seconds leave the rest to the next run.
 
 Example: vectorizer run blog
@@ -45,6 +47,9 @@ def command(
     batch_size: Annotated[
         int | None, typer.Option(help="Rows claimed at once.", show_default="200")
     ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Batches in flight over all.", show_default="4")
+    ] = None,
     max_rows: Annotated[
         int | None, typer.Option(min=1, help="Begin no batch after so many rows.")
     ] = None,
@@ -55,20 +60,24 @@ def command(
     url: UrlOption = None,
 ) -> None:
     """Drain vectorizers."""
-    # The batch in hand is then given back, as after Ctrl-C, and need not wait for its lease.
+    # As Ctrl-C: what is in flight is given back, and need not wait for its lease.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options = settings(worker={"batch_size": batch_size}).config.worker
+    options = settings(worker={"batch_size": batch_size, "concurrency": concurrency}).config.worker
     database = database_url(url)
     with opened(database) as schema:
         wanted = selected(schema, names)
-    with ExitStack() as stack:
-        vectorizers, errors = _connected(database, dict.fromkeys(wanted), options, stack)
-        rotation = drained(
-            vectorizers, quiet=json or is_quiet(), max_rows=max_rows, max_seconds=max_seconds
+    drain, dead = interruptible(
+        _drained(
+            database,
+            list(dict.fromkeys(wanted)),
+            options,
+            quiet=json or is_quiet(),
+            max_rows=max_rows,
+            max_seconds=max_seconds,
         )
-        dead = {v.name: int(v.status()["dead_letters"]) for v in vectorizers}
-    errors |= rotation.errors
-    counts = {name: done for name, done in rotation.counts.items() if name not in errors}
+    )
+    errors = drain.errors
+    counts = {name: done for name, done in drain.counts.items() if name not in errors}
     for name, error in errors.items():
         _complain(name, error)
     if json:
@@ -83,27 +92,55 @@ def command(
     raise typer.Exit(max([int(left), *(exit_code(error) for error in errors.values())]))
 
 
-def _connected(
-    database: str, names: Iterable[str], options: WorkerOptions, stack: ExitStack
-) -> tuple[list[Vectorizer], dict[str, VectorizerError]]:
-    vectorizers: list[Vectorizer] = []
-    errors: dict[str, VectorizerError] = {}
+async def _drained(
+    url: str,
+    names: Sequence[str],
+    options: WorkerOptions,
+    *,
+    quiet: bool,
+    max_rows: int | None,
+    max_seconds: float | None,
+) -> tuple[Drain, dict[str, int]]:
+    """Drain these vectorizers; return what came of it, and how many dead letters each has."""
+    drain = Drain(concurrency=options.concurrency, batch_size=options.batch_size)
+    async with AsyncDatabase(
+        url,
+        schema=schema_name(),
+        # One a batch, some for heartbeats and upkeep.
+        max_connections=options.concurrency + 3,
+        silence_seconds=options.lease_seconds,
+    ) as database:
+        vectorizers = await _connected(database, names, options, drain)
+        rows = {one.name: waiting(await one.status()) for one in vectorizers}
+        with shown(rows, quiet=quiet) as show:
+            await drain.run(show, max_rows=max_rows, max_seconds=max_seconds)
+        dead = {one.name: int((await one.status())["dead_letters"]) for one in vectorizers}
+    return drain, dead
+
+
+async def _connected(
+    database: AsyncDatabase, names: Sequence[str], options: WorkerOptions, drain: Drain
+) -> list[AsyncVectorizer]:
+    vectorizers: list[AsyncVectorizer] = []
     for name in names:
         try:
-            vectorizer = Vectorizer.connect(
-                database,
+            vectorizer = await AsyncVectorizer.connect(
+                database.url,
                 name,
                 batch_size=options.batch_size,
                 lease_seconds=options.lease_seconds,
-                schema=schema_name(),
+                schema=database.schema,
+                database=database,
+                observer=drain.observe,
             )
         except DatabaseError:
             raise
         except VectorizerError as error:  # the others are served all the same
-            errors[name] = error
+            drain.errors[name] = error
         else:
-            vectorizers.append(stack.enter_context(vectorizer))
-    return vectorizers, errors
+            vectorizers.append(vectorizer)
+            drain.add(vectorizer)
+    return vectorizers
 
 
 def _complain(name: str, error: VectorizerError) -> None:

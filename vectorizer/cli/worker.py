@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vectorizer.cli._leaving import leave
 from vectorizer.cli._logs import LogFormat, LogLevel, configure
 from vectorizer.cli._settings import settings
 from vectorizer.cli._shared import UrlOption, database_url
@@ -170,7 +169,7 @@ async def _serve(worker: Worker, metrics: Metrics | None, pages: MetricsConfig) 
         given_back = await worker.run()
     log.info("stopped")
     if given_back:
-        _leave(0)  # a model that does not answer holds up a thread, and that the interpreter
+        leave(0)  # a model that does not answer holds up a thread, and that the interpreter
 
 
 def _stop_on_signals(worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
@@ -179,16 +178,10 @@ def _stop_on_signals(worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
     def stop(number: signal.Signals) -> None:
         if stopping:
             log.warning("%s again: leaving now; leases run out by themselves", number.name)
-            _leave(128 + number)
+            leave(128 + number)
         stopping.append(number)
         log.info("%s: stopping", number.name)
         worker.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-
-
-def _leave(code: int) -> NoReturn:
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(code)

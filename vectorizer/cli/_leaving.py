@@ -1,0 +1,52 @@
+"""Leaving a process that has something under way: signals, and threads that do not end."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any, NoReturn, TypeVar
+
+from vectorizer.cli._shared import complain
+
+__all__ = ["interruptible", "leave"]
+
+Result = TypeVar("Result")
+
+_INTERRUPTED = 130
+
+
+def interruptible(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine that SIGTERM and Ctrl-C cancel; a second one leaves at once.
+
+    When it was cancelled and has tidied up, the process ends with 130.
+    """
+    try:
+        return asyncio.run(_cancelled_by_signals(work))
+    except asyncio.CancelledError:
+        complain("interrupted; nothing is lost, run it again")
+        leave(_INTERRUPTED)
+
+
+async def _cancelled_by_signals(work: Coroutine[Any, Any, Result]) -> Result:
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+    def cancel(number: signal.Signals) -> None:
+        for again in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(again, leave, 128 + number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, cancel, number)
+    return await task
+
+
+def leave(code: int) -> NoReturn:
+    """End the process though a model that does not answer holds up one of its threads."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - what `sys.exit` does after it has waited for them
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,19 @@ if TYPE_CHECKING:
 # children would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_TEMPORARY = "PYTEST_DEBUG_TEMPROOT"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """As root, keep the temporary folders apart from those of other runs of pytest.
+
+    Each run closes the folder above all of them to other users, and as root our servers are
+    run by one.
+    """
+    if os.geteuid() == 0 and _TEMPORARY not in os.environ:
+        folder = os.environ[_TEMPORARY] = tempfile.mkdtemp(prefix="vectorizer-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from replicas import replicate
 from servers import crash
 from subject import Subject
+from waiting import until
+from working import working
 
 from vectorizer import Worker, embedded
-from vectorizer.embedded import _account, _cluster
 from vectorizer.testing.pytest_plugin import database, template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-_SECONDS = 30
-
-
-def replicate(url: str, folder: Path) -> None:
-    """Copy the server into a folder from which a replica can be started."""
-    data = folder / "data"
-    data.mkdir(mode=0o700, parents=True)
-    programs = _cluster._programs(18)
-    _account.give(data)
-    _account.admit(data, programs)
-    parts = conninfo_to_dict(url)
-    done = _account.run(
-        programs / "pg_basebackup", "-D", str(data), "--write-recovery-conf",
-        "--checkpoint=fast", "--no-sync", "--wal-method=stream",
-        "-d", make_conninfo("", host=parts["host"], port=parts["port"], user=parts["user"]),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    for copied in data.glob(".s.PGSQL.*.lock"):
-        copied.unlink()
+    import pytest
 
 
 def both(first: str, second: str) -> str:
@@ -56,22 +35,8 @@ def both(first: str, second: str) -> str:
     )
 
 
-async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        await asyncio.sleep(0.05)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    # Not pytest's: pg_basebackup runs as another user, and other runs of pytest tidy up there.
-    with tempfile.TemporaryDirectory(prefix="vectorizer-failover-") as path:
-        yield Path(path)
-
-
-async def test_a_daemon_follows_a_failover(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first, second = folder / "first", folder / "second"
+def test_a_daemon_follows_a_failover(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
     with embedded.start(first, durable=False) as primary:
         with template(primary.url) as name, database(primary.url, name) as url:
             with Subject(url) as post:
@@ -81,7 +46,7 @@ async def test_a_daemon_follows_a_failover(folder: Path, caplog: pytest.LogCaptu
             with embedded.start(second, durable=False) as standby:
                 there = make_conninfo(standby.url, dbname=conninfo_to_dict(url)["dbname"])
                 try:
-                    await follow(both(url, there), url, there, first)
+                    follow(both(url, there), url, there, first)
                 finally:
                     standby.close(delete=True)
             assert "lost the connection" in caplog.text
@@ -89,21 +54,16 @@ async def test_a_daemon_follows_a_failover(folder: Path, caplog: pytest.LogCaptu
         primary.close(delete=True)
 
 
-async def follow(urls: str, url: str, there: str, first: Path) -> None:
-    worker = Worker(urls)
-    running = asyncio.create_task(worker.run())
-    try:
+def follow(urls: str, url: str, there: str, first: Path) -> None:
+    with working(Worker(urls)) as running:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("insert into post values (1, 'before')")
             seen = "select count(*) from post_embedding"
-            await until(lambda: connection.execute(seen).fetchone() == (1,))
+            until(lambda: connection.execute(seen).fetchone() == (1,))
         with psycopg.connect(there, autocommit=True) as connection:
-            await until(lambda: connection.execute(seen).fetchone() == (1,))
+            until(lambda: connection.execute(seen).fetchone() == (1,))
             crash(first)
-            await until(lambda: not worker.ready)
+            until(lambda: not running.worker.ready)
             connection.execute("select pg_promote()")
             connection.execute("insert into post values (2, 'after')")
-            await until(lambda: connection.execute(seen).fetchone() == (2,))
-    finally:
-        worker.stop()
-        await asyncio.wait_for(running, _SECONDS)
+            until(lambda: connection.execute(seen).fetchone() == (2,))

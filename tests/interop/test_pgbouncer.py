@@ -6,12 +6,10 @@ Each transaction may come to another session than the one before: what a session
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,6 +20,8 @@ import psycopg
 import pytest
 from pooler import POOL_SIZE
 from subject import Subject
+from waiting import until
+from working import working
 
 from vectorizer import (
     AsyncVectorizer,
@@ -252,16 +252,10 @@ def test_command_line(post: Subject, pooled_url: str) -> None:
     assert post.embedder.texts == 0
 
 
-async def test_a_daemon_polls_through_it(post: Subject, pooled_url: str) -> None:
-    worker = Worker(pooled_url, options=WorkerOptions(concurrency=2, listen="news"))
-    running = asyncio.create_task(worker.run())
-    try:
+def test_a_daemon_polls_through_it(post: Subject, pooled_url: str) -> None:
+    options = WorkerOptions(concurrency=2, listen="news")
+    count = "select count(*) from post_embedding"
+    with working(Worker(pooled_url, options=options)):
         for number in (ROWS, ROWS + 1):
-            deadline = time.monotonic() + 30
-            while post.value("select count(*) from post_embedding") != number:
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.02)
+            until(lambda number=number: post.value(count) == number)
             post.db.execute("insert into post values (%s, 'one more')", [number + 1000])
-    finally:
-        worker.stop()
-        await asyncio.wait_for(running, 20)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from replicas import replicate
 from subject import Subject
 
 from vectorizer import Vectorizer, client, embedded, errors, pgvectorizer
-from vectorizer.embedded import _account, _cluster
 from vectorizer.testing import FakeEmbedder
 from vectorizer.testing.pytest_plugin import database, template
 
@@ -47,20 +47,7 @@ def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
 def replica_url(primary: Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of the same database on a replica that streams from it."""
     folder = tmp_path_factory.mktemp("standby")  # the word is looked for below
-    data = folder / "data"
-    data.mkdir(mode=0o700)
-    programs = _cluster._programs(18)
-    _account.give(data)
-    _account.admit(data, programs)
-    info = primary.db.info
-    done = _account.run(
-        programs / "pg_basebackup", "-D", str(data), "--write-recovery-conf",
-        "--checkpoint=fast", "--no-sync", "--wal-method=stream",
-        "-d", make_conninfo("", host=info.host, port=info.port, user=info.user),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    for copied in data.glob(".s.PGSQL.*.lock"):  # the primary's socket is in its data folder
-        copied.unlink()
+    replicate(primary.url, folder)
     with embedded.start(folder, durable=False) as server:
         url = make_conninfo(server.url, dbname=primary.db.info.dbname)
         with psycopg.connect(url, autocommit=True) as connection:

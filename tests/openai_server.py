@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Fault",
     "Items",
+    "Made",
     "Recorded",
     "Server",
     "after",
@@ -100,6 +101,7 @@ class Recorded:
 
 
 Fault: TypeAlias = "Callable[[Recorded, Items], ASGIApp]"
+Made: TypeAlias = "Callable[[str, int], NDArray[np.float32]]"
 
 
 def vector(text: str, dimensions: int) -> NDArray[np.float32]:
@@ -288,11 +290,12 @@ def after(seconds: float, then: Fault = answer) -> Fault:
 class Server:
     """A running server: its address, its script and what it has been asked."""
 
-    def __init__(self, dimensions: int, *, floats_only: bool) -> None:
+    def __init__(self, dimensions: int, *, floats_only: bool, made: Made = vector) -> None:
         self.url = ""
         self.requests: list[Recorded] = []
         self._dimensions = dimensions
         self._floats_only = floats_only
+        self._made = made
         self._script: deque[Fault] = deque()
         self._then: Fault = answer
 
@@ -310,7 +313,7 @@ class Server:
         recorded = await self._record(request)
         self.requests.append(recorded)
         dimensions = recorded.body.get("dimensions", self._dimensions)
-        items = [(i, vector(text, dimensions)) for i, text in enumerate(recorded.texts)]
+        items = [(i, self._made(text, dimensions)) for i, text in enumerate(recorded.texts)]
         fault = self._script.popleft() if self._script else self._then
         return fault(recorded, items)
 
@@ -328,14 +331,17 @@ class Server:
 
 
 @contextmanager
-def serve(*, dimensions: int = 8, floats_only: bool = False) -> Iterator[Server]:
+def serve(
+    *, dimensions: int = 8, floats_only: bool = False, made: Made = vector
+) -> Iterator[Server]:
     """Run a server on a free loopback port; `server.url` is the client's base URL.
 
     Vectors have `dimensions` components unless the request asks for another number. With
     `floats_only` it answers in lists of floats whatever encoding is asked for, as many
-    compatible servers do. At the end all connections are closed and the thread has ended.
+    compatible servers do. `made` makes the vector of a text. At the end all connections are
+    closed and the thread has ended.
     """
-    server = Server(dimensions, floats_only=floats_only)
+    server = Server(dimensions, floats_only=floats_only, made=made)
     routes = [Route("/v1/embeddings", server.embeddings, methods=["POST"])]
     runner = _Runner(_config(Starlette(routes=routes)))
     # Bound and listening here, so that no test can come too early or take the port.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from vectorizer.diff import ChunkDiff
@@ -37,8 +37,7 @@ class Batch:
     oldest: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedRow:
+class LoadedRow(NamedTuple):
     """A source row as it was when the batch was loaded.
 
     key: each key column in binary form; present: False if the row is gone.
@@ -80,7 +79,7 @@ class LoadedRow:
     @property
     def key_bytes(self) -> bytes:
         """The key as one byte string, no two keys the same."""
-        return b"".join(b"%d:%b" % (len(part), part) for part in self.key)
+        return b"".join([b"%d:%b" % (len(part), part) for part in self.key])
 
 
 @dataclass(frozen=True, slots=True)

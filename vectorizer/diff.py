@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
 
 from vectorizer.identifiers import chunk_id, content_hash, retimed
 from vectorizer.numbering import numbers
@@ -29,8 +30,7 @@ class StoredChunk:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewChunk:
+class NewChunk(NamedTuple):
     """A chunk that has to be embedded and written."""
 
     id: bytes
@@ -74,10 +74,10 @@ def diff_chunks(
     Of equal texts as many are kept as are stored.
     """
     diff = ChunkDiff()
-    by_content: dict[bytes, list[StoredChunk]] = defaultdict(list)
+    by_content: dict[bytes, list[StoredChunk]] = {}
     for chunk in stored:
-        by_content[chunk.content_hash].append(chunk)
-    occurrences: dict[bytes, int] = defaultdict(int)
+        by_content.setdefault(chunk.content_hash, []).append(chunk)
+    occurrences: dict[bytes, int] = {}
     taken = {chunk.id for chunk in stored}
     contents = [content_hash(text) for text in texts]
     olds = [known.pop(0) if (known := by_content.get(content)) else None for content in contents]
@@ -98,9 +98,10 @@ def _free_id(
     time: int, key: bytes, content: bytes, occurrences: dict[bytes, int], taken: set[bytes]
 ) -> bytes:
     # Kept chunks of equal text hold ids of this series already.
-    while True:
-        identifier = chunk_id(time, key, content, occurrences[content])
-        occurrences[content] += 1
+    for occurrence in count(occurrences.get(content, 0)):
+        identifier = chunk_id(time, key, content, occurrence)
         if identifier not in taken:
-            taken.add(identifier)
-            return identifier
+            break
+    occurrences[content] = occurrence + 1
+    taken.add(identifier)
+    return identifier

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vectorizer.errors import TemplateError
@@ -54,7 +55,7 @@ class Template:
             raise TemplateError(f"template {self.text!r} lacks {{chunk}}; {_ALLOWED}")
         object.__setattr__(self, "_parts", parts)
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Columns the template names, each once, in order of first use, without `chunk`."""
         names = (part for part, is_name in self._parts if is_name and part != CHUNK)
@@ -70,7 +71,7 @@ class Template:
         known = {**values, CHUNK: chunk}
         try:
             return "".join(
-                (known[part] or "") if is_name else part for part, is_name in self._parts
+                [(known[part] or "") if is_name else part for part, is_name in self._parts]
             )
         except KeyError as missing:
             raise TemplateError(

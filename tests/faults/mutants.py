@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import struct
 import time
-from dataclasses import replace
 from typing import Any
 
 import vectorizer.statements
@@ -92,10 +91,9 @@ def _snapshot(statements: Any) -> Any:
 def _as_it_was(row: Any, snapshot: dict[int, list[Any]]) -> Any:
     (key,) = struct.unpack(">q", row.key[0])
     if key not in snapshot:
-        return replace(row, present=False, source_hash=None, time=None, texts=())
+        return row._replace(present=False, source_hash=None, time=None, texts=())
     source_hash, moment, metadata, texts = snapshot[key]
-    return replace(
-        row,
+    return row._replace(
         present=True,
         source_hash=source_hash,
         time=None if moment is None else struct.unpack(">q", moment)[0],

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vectorizer._sync.sender import Sender, Sent
 from vectorizer._sync.spending import Purse
@@ -158,9 +158,10 @@ class Pipeline:
     ) -> list[list[str]]:
         """Return the texts to send, each once: of as many rows as the budget allows."""
         # Equal texts are sent once, whichever rows they belong to.
+        if not purse.limited:
+            return [_unseen(group, seen) for group in groups]
         texts = [[_unseen([done], seen) for done in group] for group in groups]
-        if purse.limited:
-            self._cut_to_budget(texts, purse)
+        self._cut_to_budget(texts, purse)
         return [[text for row in group for text in row] for group in texts]
 
     def _cut_to_budget(self, texts: list[list[list[str]]], purse: Purse) -> None:
@@ -197,13 +198,19 @@ class Pipeline:
     def _settled(self, outcome: Outcome, sent: Sent) -> Outcome:
         if not isinstance(outcome, Done) or not outcome.diff.new:
             return outcome
-        texts = [chunk.text for chunk in outcome.diff.new]
-        for text in texts:
-            if text in sent.rejected:
-                return Failed(outcome.row, _said(sent.rejected[text]))
-        if not all(text in sent.vectors for text in texts):
+        vectors: list[bytes] = []
+        released = False
+        for chunk in outcome.diff.new:
+            vector = sent.vectors.get(chunk.text)
+            if vector is not None:
+                vectors.append(vector)
+            elif chunk.text in sent.rejected:
+                return Failed(outcome.row, _said(sent.rejected[chunk.text]))
+            else:
+                released = True
+        if released:
             return Released(outcome.row)
-        return replace(outcome, vectors=[sent.vectors[text] for text in texts])
+        return Done(outcome.row, outcome.time, outcome.diff, vectors, outcome.tokens)
 
 
 def _new(waiting: Sequence[Done]) -> list[NewChunk]:

@@ -283,14 +283,16 @@ class Queue:
         release_seconds: give all other rows back untouched; nobody claims them before.
         """
         if done:
+            noted = {
+                row.number: (True, moment, row.source_hash, chunks) for row, moment, chunks in done
+            }
+            columns = zip(*_spread(batch, noted, (False, None, None, None)), strict=True)
+            names = ("done", "times", "hashes", "chunks")
             self._execute(
                 connection,
                 "finish_rows",
                 token=batch.token,
-                done=_spread(batch, {row.number: True for row, _, _ in done}),
-                times=_spread(batch, {row.number: moment for row, moment, _ in done}),
-                hashes=_spread(batch, {row.number: row.source_hash for row, _, _ in done}),
-                chunks=_spread(batch, {row.number: chunks for row, _, chunks in done}),
+                **{name: list(column) for name, column in zip(names, columns, strict=True)},
             )
         if gone:
             self._execute(
@@ -395,6 +397,6 @@ def _after(place: str) -> str:
     return f"({block},{int(number) + 1})"
 
 
-def _spread(batch: Batch, values: dict[int, Any]) -> list[Any]:
+def _spread(batch: Batch, values: dict[int, Any], default: Any = None) -> list[Any]:
     # One entry a key of the lease, in its order: the statements zip them with the keys.
-    return [values.get(number) for number in range(1, batch.size + 1)]
+    return [values.get(number, default) for number in range(1, batch.size + 1)]

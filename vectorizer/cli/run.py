@@ -11,6 +11,7 @@ import typer
 from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.vectorizer import AsyncVectorizer
 from vectorizer.batch import Counts
+from vectorizer.cli._garbage import collect_seldom
 from vectorizer.cli._leaving import interruptible
 from vectorizer.cli._progress import shown, waiting
 from vectorizer.cli._settings import is_quiet, settings
@@ -62,6 +63,7 @@ def command(
     """Drain vectorizers."""
     # As Ctrl-C: what is in flight is given back, and need not wait for its lease.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    collect_seldom()
     options = settings(worker={"batch_size": batch_size, "concurrency": concurrency}).config.worker
     database = database_url(url)
     with opened(database) as schema:

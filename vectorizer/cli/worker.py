@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vectorizer.cli._garbage import collect_seldom
 from vectorizer.cli._leaving import leave
 from vectorizer.cli._logs import LogFormat, LogLevel, configure
 from vectorizer.cli._settings import settings
@@ -130,6 +131,7 @@ def command(
     from vectorizer.metrics import Metrics  # noqa: PLC0415
     from vectorizer.worker import Worker  # noqa: PLC0415
 
+    collect_seldom()
     configure(config.log.format, config.log.level)
     metrics = None if config.metrics.port is None else Metrics()
     worker = Worker(

@@ -185,7 +185,7 @@ end $$;
 -- given it is the newest. One that has not caught up is refused, unless forced.
 create or replace function {schema}.switch(name text, generation integer default null, force boolean default false)
 returns integer
-language plpgsql set lock_timeout = '2s' as $$
+language plpgsql set lock_timeout = '2s' set client_min_messages = warning as $$
 #variable_conflict use_column
 declare
   serving {schema}.vectorizer := {schema}.named(switch.name);
@@ -257,7 +257,7 @@ $$;
 
 -- Drop a generation that readers do not see, with its embeddings.
 create or replace function {schema}.drop_generation(name text, generation integer) returns void
-language plpgsql set lock_timeout = '2s' as $$
+language plpgsql set lock_timeout = '2s' set client_min_messages = warning as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer;

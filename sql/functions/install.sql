@@ -7,7 +7,7 @@ create or replace function {schema}.install(name text, source regclass, definiti
 returns integer
 language plpgsql
 -- An install that waited longer behind a long transaction would queue the application behind itself.
-set lock_timeout = '2s' as $$
+set lock_timeout = '2s' set client_min_messages = warning as $$
 #variable_conflict use_column
 declare
   wanted jsonb;
@@ -74,7 +74,7 @@ comment on function {schema}.install(text, regclass, jsonb, boolean) is
 
 -- Detach: capture and queue go at once; embeddings and ledger stay unless they are to be dropped.
 create or replace function {schema}.uninstall(name text, drop_embeddings boolean default false) returns void
-language plpgsql set lock_timeout = '2s' as $$
+language plpgsql set lock_timeout = '2s' set client_min_messages = warning as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer;

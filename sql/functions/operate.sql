@@ -4,7 +4,7 @@
 -- that nothing grows however long the pause; resume then compares every row by its hash.
 create or replace function {schema}.pause(name text, reason text default 'paused by hand', discard boolean default false)
 returns void
-language plpgsql set lock_timeout = '2s' as $$
+language plpgsql set lock_timeout = '2s' set client_min_messages = warning as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer := {schema}.named(pause.name);
@@ -24,7 +24,7 @@ comment on function {schema}.pause(text, text, boolean) is 'Stop embedding; chan
 -- The way through a migration that PostgreSQL would refuse because triggers use the column: capture off,
 -- migration, resume.
 create or replace function {schema}.suspend(name text) returns void
-language plpgsql set lock_timeout = '2s' as $$
+language plpgsql set lock_timeout = '2s' set client_min_messages = warning as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer := {schema}.named(suspend.name);
@@ -41,7 +41,7 @@ end $$;
 comment on function {schema}.suspend(text) is 'Take the triggers off for a migration of the source; resume puts them back.';
 
 create or replace function {schema}.resume(name text) returns void
-language plpgsql set lock_timeout = '2s' as $$
+language plpgsql set lock_timeout = '2s' set client_min_messages = warning as $$
 #variable_conflict use_column
 declare
   v {schema}.vectorizer := {schema}.named(resume.name);

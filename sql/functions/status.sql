@@ -55,7 +55,7 @@ begin
       'backfill_eta', case when v.paused_at is null then {schema}.backfill_eta(p) end,
       'warnings', case when source_dropped then '[]' else
         to_jsonb({schema}.log_warnings(v, log_bytes, oldest_change) || {schema}.horizon_warnings()
-          || {schema}.capture_warnings(v) || {schema}.index_warnings(v, p) || {schema}.destination_warnings(v) || {schema}.spending_warnings(v)) end,
+          || {schema}.capture_warnings(v) || {schema}.unserved_warnings(p) || {schema}.index_warnings(v, p) || {schema}.destination_warnings(v) || {schema}.spending_warnings(v)) end,
       'tokens_today', (select tokens_sent from {schema}.usage u where u.vectorizer = v.id and u.day = {schema}.today()));
   end loop;
 end $$;
@@ -158,6 +158,14 @@ language sql stable as $$
       format('its table of embeddings was dropped: run "vectorizer uninstall %s --drop-embeddings", and install it again', v.name) end,
     case when v.destination is not null and v.serving and not {schema}.is_there(v.destination) then
       format('the view %s was dropped: the next upkeep makes it again', v.definition ->> 'destination') end], null)
+$$;
+
+-- Some worker could not serve it, and none could since.
+create or replace function {schema}.unserved_warnings(p {schema}.progress) returns text[]
+language sql stable as $$
+  select case when p.unserved_reason is not null then
+    array[format('a worker could not serve it at %s: %s; it is left to workers that can',
+      to_char(p.unserved_at, 'YYYY-MM-DD HH24:MI TZ'), p.unserved_reason)] else '{{}}' end
 $$;
 
 -- A worker that owns nothing cannot build an index.

@@ -12,7 +12,8 @@ select pg_is_in_recovery(), (select max(number) from {schema}.migration), (
            jsonb_agg(v.definition -> 'embedder') filter (where v.serving) -> 0 as embedder,
            min(coalesce(v.paused_reason, '')) filter (where v.serving and v.paused_at is not null) as paused,
            bool_or(p.backfill_done_at is null or p.sweep_done_at is null or v.takes_over) as behind,
-           bool_or(v.id = any (e.expired)) as lost
+           bool_or(v.id = any (e.expired)) as lost,
+           bool_or(p.unserved_reason is not null) as unserved
     from {schema}.vectorizer v join {schema}.progress p on p.vectorizer = v.id,
          (select array(select vectorizer from {schema}.lease where expires_at < now()) as expired) e
     where v.uninstalled_at is null

@@ -116,6 +116,17 @@ def test_help_of_a_command_has_an_example(cli: Cli, command: str) -> None:
     assert f"Example: vectorizer {command}" in done.out
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "config check", "config show"])
+def test_every_command_has_json_and_a_dry_run(cli: Cli, command: str) -> None:
+    words = cli(*command.split(), "--help").out.split()
+    assert ("--json" in words) == (command != "sql")  # which prints SQL
+    changes_nothing = command in (
+        "demo", "init", "plan", "run", "worker", "status", "doctor", "search", "dead-letters",
+        "wait", "sql", "config check", "config show",
+    )  # fmt: skip
+    assert ("--dry-run" in words) == (not changes_nothing)
+
+
 def test_install_says_what_comes_next(cli: Cli, blog: str) -> None:
     done = cli("install", "blog", *INSTALL, "--url", blog)
     assert (done.code, done.err) == (0, "")
@@ -216,6 +227,27 @@ def test_run_exits_1_when_a_dead_letter_is_left(
     assert cli("run", "--json", "--url", blog).json["blog"]["dead_letters"] == 1
     ((error,),) = execute(blog, "select error from vectorizer.dead_letters")
     assert "this text is refused" in error
+
+
+def test_status_tells_what_a_run_could_not_serve_until_one_can(
+    cli: Cli, installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(
+        installed,
+        """update vectorizer.vectorizer
+        set definition = jsonb_set(definition, '{embedder,provider}', '"absent:Model"')""",
+    )
+    done = cli("run", "--url", installed)
+    assert (done.code, "No module named 'absent'" in done.err) == (2, True)
+    shown = cli("status", "--url", installed).out
+    assert "a worker could not serve it at" in shown
+    (warning,) = cli("status", "--json", "--url", installed).json[0]["warnings"]
+    assert "cannot load embedder 'absent:Model'" in warning
+    assert "could not serve it" in cli("doctor", "--no-models", "--url", installed).out
+    (tmp_path / "absent.py").write_text("from vectorizer.testing import FakeEmbedder as Model")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli("run", "--url", installed).code == 0
+    assert cli("status", "--json", "--url", installed).json[0]["warnings"] == []
 
 
 def test_run_exits_1_when_paused_and_serves_the_others(cli: Cli, installed: str) -> None:

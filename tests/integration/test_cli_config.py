@@ -216,6 +216,7 @@ def test_config_show_tells_sources_and_hides_the_password(cli: Cli, tmp_path: Pa
         (("resume", "blog"), "resume('blog');"),
         (("uninstall", "blog", "--drop-embeddings"), "uninstall('blog', true);"),
         (("retry", "blog", "--all"), "retry('blog', NULL);"),
+        (("grant", "worker", "shop"), "grant_role('worker', 'shop');"),
         (("collapse", "blog"), "collapse('blog');"),
         (("switch", "blog", "1"), "switch('blog', 1, false);"),
         (("drop-generation", "blog", "1"), "drop_generation('blog', 1);"),
@@ -227,7 +228,8 @@ def test_sql_prints_what_would_be_run_without_a_database(
     done = cli("sql", *arguments)
     assert (done.code, done.err) == (0, "")
     assert done.out == f'select "vectorizer".{expected}\n'
-    assert cli(*arguments, "--dry-run").out == done.out
+    if arguments[0] != "grant":  # this prints what the role lacks
+        assert cli(*arguments, "--dry-run").out == done.out
 
 
 def test_the_sql_of_a_migration_and_an_installation_does_the_same(cli: Cli, blog: str) -> None:
@@ -244,11 +246,71 @@ def test_the_sql_of_a_migration_and_an_installation_does_the_same(cli: Cli, blog
     assert ask(blog, "select definition from vectorizer.vectorizer") == before
     assert cli("migrate", "--url", blog).out == "The schema is up to date.\n"
     assert cli("run", "--url", blog).code == 0
-    # With everything applied the dry run holds only the functions.
     assert 'create table "vectorizer".vectorizer' in script.out
+    assert cli("migrate", "--dry-run", "--url", blog).out == "-- The schema is up to date.\n"
+    # Where only functions are missing, the dry run holds no more than them.
+    ask(blog, "update vectorizer.migration set functions = 'older' returning 1")
     left = cli("migrate", "--dry-run", "--url", blog).out
     assert 'create table "vectorizer".vectorizer' not in left
     assert "create or replace function" in left
+    with psycopg.connect(blog, autocommit=True) as connection:
+        connection.execute(left.encode())
+    assert cli("migrate", "--url", blog).out == "The schema is up to date.\n"
+
+
+def test_a_migration_tool_keeps_its_transaction(cli: Cli, blog: str) -> None:
+    script = cli("sql", "migrate", "--no-transaction").out
+    assert not re.search(r"^(begin|commit);$", script, re.MULTILINE)
+    with psycopg.connect(blog) as connection:
+        connection.execute(script.encode())
+        connection.rollback()
+        assert connection.execute("select to_regnamespace('vectorizer')").fetchone() == (None,)
+        told: list[str | None] = []
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+        connection.execute(script.encode())
+    assert told == []
+    assert cli("migrate", "--url", blog).out == "The schema is up to date.\n"
+
+
+def test_functions_tell_nothing_but_what_matters(cli: Cli, blog: str) -> None:
+    flags = ("--chunk-column", "contents", "--embedder", "fake")
+    assert cli("install", "blog", *flags, "--url", blog).code == 0
+    commands = (
+        ("suspend", "blog"), ("resume", "blog"), ("pause", "blog", "--discard"), ("resume", "blog"),
+        ("uninstall", "blog"), ("install", "blog", *flags),
+        ("uninstall", "blog", "--drop-embeddings"),
+    )  # fmt: skip
+    told: list[str | None] = []
+    with psycopg.connect(blog, autocommit=True) as connection:
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+        for command in commands:
+            connection.execute(cli("sql", *command).out.encode())
+    assert told == []
+
+
+def test_what_a_repair_would_queue(cli: Cli, blog: str) -> None:
+    flags = ("--chunk-column", "contents", "--embedder", "fake")
+    assert cli("install", "blog", *flags, "--url", blog).code == 0
+    assert cli("run", "--url", blog).code == 0
+    ask(blog, "delete from blog_embedding_g1 returning 1")
+    done = cli("verify", "--repair", "--dry-run", "--url", blog)
+    assert (done.code, "1 keys would be queued: vectorizer verify blog --repair" in done.out) == (
+        1, True,
+    )  # fmt: skip
+    assert json.loads(cli("status", "--json", "--url", blog).out)[0]["waiting"] == 0
+    assert "1 keys are queued" in cli("verify", "--repair", "--url", blog).out
+    assert json.loads(cli("status", "--json", "--url", blog).out)[0]["waiting"] == 1
+
+
+def test_the_sql_of_a_retry_takes_keys_as_they_are_printed(cli: Cli, blog: str) -> None:
+    flags = ("--chunk-column", "contents", "--embedder", "fake")
+    assert cli("install", "blog", *flags, "--url", blog).code == 0
+    assert cli("run", "--url", blog).code == 0
+    ask(blog, "update vectorizer.blog_row set dead = true returning 1")
+    assert ask(blog, cli("sql", "retry", "blog", '{"id": 7}').out) == 0
+    assert ask(blog, cli("sql", "retry", "blog", '{"id": 1}').out) == 1
+    done = cli("sql", "retry", "blog", "seven")
+    assert (done.code, "as dead-letters prints it" in done.err) == (2, True)
 
 
 def test_sql_of_a_command_that_changes_nothing_is_refused(cli: Cli) -> None:

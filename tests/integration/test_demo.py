@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -153,6 +154,9 @@ def check_a_second_run_starts_afresh_and_stop_stops(shown: str, home: Path) -> N
         "live" in run(home, *shlex.split(status), DATABASE_URL="postgresql://127.0.0.1:1/").stdout
     )
     assert embedded.is_running(home / "postgres")
+    told = json.loads(vectorizer(home, "demo", "--json").stdout)
+    assert (told["posts"], told["after_changes"]["rows"]) == (POSTS, len(CHANGES))
+    assert {len(keys) for keys in told["found"].values()} == {5}
     done = vectorizer(home, "demo", "--stop")
     assert (done.returncode, done.stdout) == (
         0, "The embedded database is stopped; its data stays.\n"

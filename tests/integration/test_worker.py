@@ -182,8 +182,31 @@ def test_a_model_that_cannot_be_made_is_no_trouble_to_others(
         until(lambda: "bad: cannot load embedder" in caplog.text)
         write(db, "good", 1)
         until(lambda: stored(db, "good") == 1)
+        until(lambda: warnings_of(db, "bad"))
+        assert "a worker could not serve it" in warnings_of(db, "bad")[0]
+        assert "No module named 'nowhere'" in warnings_of(db, "bad")[0]
+        assert warnings_of(db, "good") == []
         db.execute(change, ["fake"])
         until(lambda: stored(db, "bad") == 1)
+        until(lambda: not warnings_of(db, "bad"))
+
+
+def test_who_cannot_serve_stops_nobody_who_can(vectorizer_url: str, db: psycopg.Connection) -> None:
+    attach(db, vectorizer_url, "one")
+    write(db, "one", 1)
+    with serving(vectorizer_url):
+        until(lambda: stored(db, "one") == 1)
+        with Vectorizer.connect(vectorizer_url, "one") as elsewhere:
+            elsewhere._schema.note_unserved("one", "no API key for 'it'")
+        # The worker that serves it takes the note back, whether there is more to do or not.
+        until(lambda: not warnings_of(db, "one"))
+        write(db, "one", 2)
+        until(lambda: stored(db, "one") == 2)
+
+
+def warnings_of(db: psycopg.Connection, name: str) -> list[str]:
+    rows = db.execute("select warnings from vectorizer.status where name = %s", [name]).fetchall()
+    return [warning for (warnings,) in rows for warning in warnings]
 
 
 def test_a_slow_model_leaves_room_for_others(vectorizer_url: str, db: psycopg.Connection) -> None:

@@ -72,9 +72,7 @@ class AsyncSchema:
             return await self._migrate(connection)
 
     async def _migrate(self, connection: psycopg.AsyncConnection[Any]) -> list[str]:
-        await connection.execute(
-            "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
-        )
+        await connection.execute(_LOCK)
         await connection.execute(compose(_BOOTSTRAP, **self._names), prepare=False)
         rows = await connection.execute(
             compose("select number from {schema}.migration", **self._names)
@@ -304,10 +302,24 @@ class AsyncSchema:
                 [name, timeout],
             )
 
-    def migration_script(self, after: int = 0) -> str:
-        """Return the SQL that brings a schema of version `after` up to this program's."""
+    async def missing_script(self, *, transaction: bool = True) -> str:
+        """Return the SQL that `migrate` would run in this database; empty if it has all."""
+        if await self._is_current():
+            return ""
+        return self.migration_script(await self.version(), transaction=transaction)
+
+    def migration_script(self, after: int = 0, *, transaction: bool = True) -> str:
+        """Return the SQL that brings a schema of version `after` up to this program's.
+
+        transaction: whether with BEGIN and COMMIT; it has to be run in one.
+        """
         missing = [migration for migration in migrations() if migration.number > after]
-        parts: list[sql.Composable] = [compose(_BOOTSTRAP, **self._names)]
+        parts: list[sql.Composable] = [
+            sql.SQL(f"-- From version {after} to {migrations()[-1].number}."),
+            sql.SQL(_LOCK + ";"),
+            sql.SQL("set local client_min_messages = warning;"),
+            compose(_BOOTSTRAP, **self._names),
+        ]
         for migration in missing:
             parts.append(compose(migration.text, **self._names))
             parts.append(
@@ -327,9 +339,10 @@ class AsyncSchema:
                 digest=sql.Literal(functions().digest),
                 **self._names,
             ),
+            compose("select {schema}.renew_grants();", **self._names),
         ]
         body = sql.SQL("\n").join(parts).as_string(None)
-        return f"begin;\n{body}\ncommit;"
+        return f"begin;\n{body}\ncommit;" if transaction else body
 
     def _write(self, statement: str, *arguments: object) -> None:
         # The arguments are literals here: a script is to be read, and run by something else.
@@ -379,6 +392,9 @@ class AsyncSchema:
 
         Returns the statements that somebody with more rights has to run.
         """
+        if self._script is not None:
+            self._write("select {schema}.grant_role(%s, %s)", kind, role)
+            return []
         await self.database.require_primary()
         async with self.database.transaction() as connection:
             left = await connection.execute(
@@ -397,6 +413,18 @@ class AsyncSchema:
                 [kind, role],
             )
             return [statement for (statement,) in await found.fetchall()]
+
+    async def note_unserved(self, name: str, reason: str) -> None:
+        """Note why this process cannot serve a vectorizer, for status to tell until one can."""
+        await self._note("note_unserved", {"name": name, "reason": reason})
+
+    async def clear_unserved(self, name: str) -> None:
+        """Take back what a process noted that could not serve a vectorizer."""
+        await self._note("clear_unserved", {"name": name})
+
+    async def _note(self, query: str, values: Mapping[str, str]) -> None:
+        async with self.database.transaction() as connection:
+            await connection.execute(compose_query(query, **self._names), values)
 
     async def find(self, name: str) -> Installation:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
@@ -470,6 +498,7 @@ class AsyncSchema:
             return await cursor.fetchall()
 
 
+_LOCK = "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
 _BOOTSTRAP = """
 create schema if not exists {schema};
 create table if not exists {schema}.migration (

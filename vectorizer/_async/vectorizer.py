@@ -344,6 +344,7 @@ class AsyncVectorizer:
         if seconds is None:
             await self._upkeep.run_due([self.name])
             await self._generations.ensure_indexes()
+            await self._schema.clear_unserved(self.name)
             return None
         return min(max(seconds, 0.0), _POLL_SECONDS)
 

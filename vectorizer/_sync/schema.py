@@ -73,9 +73,7 @@ class Schema:
             return self._migrate(connection)
 
     def _migrate(self, connection: psycopg.Connection[Any]) -> list[str]:
-        connection.execute(
-            "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
-        )
+        connection.execute(_LOCK)
         connection.execute(compose(_BOOTSTRAP, **self._names), prepare=False)
         rows = connection.execute(compose("select number from {schema}.migration", **self._names))
         done = {number for (number,) in rows.fetchall()}
@@ -299,10 +297,24 @@ class Schema:
                 [name, timeout],
             )
 
-    def migration_script(self, after: int = 0) -> str:
-        """Return the SQL that brings a schema of version `after` up to this program's."""
+    def missing_script(self, *, transaction: bool = True) -> str:
+        """Return the SQL that `migrate` would run in this database; empty if it has all."""
+        if self._is_current():
+            return ""
+        return self.migration_script(self.version(), transaction=transaction)
+
+    def migration_script(self, after: int = 0, *, transaction: bool = True) -> str:
+        """Return the SQL that brings a schema of version `after` up to this program's.
+
+        transaction: whether with BEGIN and COMMIT; it has to be run in one.
+        """
         missing = [migration for migration in migrations() if migration.number > after]
-        parts: list[sql.Composable] = [compose(_BOOTSTRAP, **self._names)]
+        parts: list[sql.Composable] = [
+            sql.SQL(f"-- From version {after} to {migrations()[-1].number}."),
+            sql.SQL(_LOCK + ";"),
+            sql.SQL("set local client_min_messages = warning;"),
+            compose(_BOOTSTRAP, **self._names),
+        ]
         for migration in missing:
             parts.append(compose(migration.text, **self._names))
             parts.append(
@@ -322,9 +334,10 @@ class Schema:
                 digest=sql.Literal(functions().digest),
                 **self._names,
             ),
+            compose("select {schema}.renew_grants();", **self._names),
         ]
         body = sql.SQL("\n").join(parts).as_string(None)
-        return f"begin;\n{body}\ncommit;"
+        return f"begin;\n{body}\ncommit;" if transaction else body
 
     def _write(self, statement: str, *arguments: object) -> None:
         # The arguments are literals here: a script is to be read, and run by something else.
@@ -372,6 +385,9 @@ class Schema:
 
         Returns the statements that somebody with more rights has to run.
         """
+        if self._script is not None:
+            self._write("select {schema}.grant_role(%s, %s)", kind, role)
+            return []
         self.database.require_primary()
         with self.database.transaction() as connection:
             left = connection.execute(
@@ -390,6 +406,18 @@ class Schema:
                 [kind, role],
             )
             return [statement for (statement,) in found.fetchall()]
+
+    def note_unserved(self, name: str, reason: str) -> None:
+        """Note why this process cannot serve a vectorizer, for status to tell until one can."""
+        self._note("note_unserved", {"name": name, "reason": reason})
+
+    def clear_unserved(self, name: str) -> None:
+        """Take back what a process noted that could not serve a vectorizer."""
+        self._note("clear_unserved", {"name": name})
+
+    def _note(self, query: str, values: Mapping[str, str]) -> None:
+        with self.database.transaction() as connection:
+            connection.execute(compose_query(query, **self._names), values)
 
     def find(self, name: str) -> Installation:
         """Return an installed vectorizer; raise NotInstalled if there is none of that name."""
@@ -459,6 +487,7 @@ class Schema:
             return cursor.fetchall()
 
 
+_LOCK = "select pg_advisory_xact_lock(hashtextextended('vectorizer.migrate', 0))"
 _BOOTSTRAP = """
 create schema if not exists {schema};
 create table if not exists {schema}.migration (

@@ -345,6 +345,7 @@ class Vectorizer:
         if seconds is None:
             self._upkeep.run_due([self.name])
             self._generations.ensure_indexes()
+            self._schema.clear_unserved(self.name)
             return None
         return min(max(seconds, 0.0), _POLL_SECONDS)
 

@@ -9,7 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,8 +17,9 @@ from vectorizer import demo
 from vectorizer._sync.vectorizer import Vectorizer
 from vectorizer.batch import Counts
 from vectorizer.cli._progress import shown, waiting
-from vectorizer.cli._shared import out
+from vectorizer.cli._shared import JsonOption, out, print_json, report
 from vectorizer.embedders import MiniLMEmbedder
+from vectorizer.search import SearchResult
 
 HELP = """Show the main job, on the embedded database with a real model.
 
@@ -46,15 +47,19 @@ def command(
     stop: Annotated[
         bool, typer.Option("--stop", help="Stop the embedded database that the demo left running.")
     ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Run the demo from the beginning."""
     from vectorizer import embedded  # noqa: PLC0415 - only here is it needed
 
     if stop:
         embedded.stop()
-        out.print("The embedded database is stopped; its data stays.")
+        report(json, {"stopped": True}, "The embedded database is stopped; its data stays.")
         return
     server = embedded.start(keep_running=True)
+    if json:
+        print_json({"url": server.url, **_outcome(server.url)})
+        return
     _heading("1. A table of blog posts, as any application has one")
     demo.reset(server.url)
     _line(f"{demo.fill(server.url)} posts in table blog, PostgreSQL in {server.folder}")
@@ -63,6 +68,20 @@ def command(
         _search(blog)
         _change_rows(server.url, blog)
     _farewell(server.url)
+
+
+def _outcome(url: str) -> dict[str, Any]:
+    """Do all of it without a word; return what came of it."""
+    demo.reset(url)
+    posts = demo.fill(url)
+    with demo.make_vectorizer(url, MiniLMEmbedder()) as blog:
+        blog.install()
+        first = dict(_drained(blog, quiet=True))
+        for change in demo.CHANGES:
+            demo.apply(url, change)
+        second = dict(_drained(blog, quiet=True))
+        found = {query: [hit.key for hit in _nearest(blog, query)] for query in _QUERIES}
+    return {"posts": posts, "first_run": first, "after_changes": second, "found": found}
 
 
 def _embed_everything(blog: Vectorizer) -> None:
@@ -78,8 +97,8 @@ def _embed_everything(blog: Vectorizer) -> None:
     )
 
 
-def _drained(blog: Vectorizer) -> Counts:
-    with shown({blog.name: waiting(blog.status())}) as show:
+def _drained(blog: Vectorizer, *, quiet: bool = False) -> Counts:
+    with shown({blog.name: waiting(blog.status())}, quiet=quiet) as show:
         return blog.run(partial(show, blog.name))
 
 
@@ -120,9 +139,13 @@ def _print_row(label: str, *counts: int) -> None:
 
 def _print_hits(blog: Vectorizer, query: str) -> None:
     out.print(f'   [bold]"{query}"[/]')
-    for hit in demo.best_per_post(blog.search(query, limit=_CHUNKS))[:_HITS]:
+    for hit in _nearest(blog, query):
         author = hit.metadata["author"]
         _line(f"{hit.score:.2f}  {hit.time:%Y-%m-%d}  {author:<14}  {_title(hit.contents)}")
+
+
+def _nearest(blog: Vectorizer, query: str) -> list[SearchResult]:
+    return demo.best_per_post(blog.search(query, limit=_CHUNKS))[:_HITS]
 
 
 def _title(contents: str) -> str:

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from vectorizer.cli._settings import is_quiet, offline
 from vectorizer.cli._shared import (
     JsonOption,
     UrlOption,
+    changing,
     complain,
     database_url,
     opened,
@@ -44,6 +46,9 @@ def command(
     url: UrlOption = None,
 ) -> None:
     """Grant a role what it needs."""
+    if dry_run and offline():
+        with changing(url, dry_run=True) as schema:
+            schema.grant_role(kind.value, role)
     with opened(database_url(url)) as schema:
         act = schema.role_grants if dry_run else schema.grant_role
         statements = act(kind.value, role)
@@ -52,7 +57,7 @@ def command(
     elif dry_run or statements:
         for statement in statements:
             out.print(f"{statement};", markup=False, soft_wrap=True)
-    else:
+    elif not is_quiet():
         out.print(f"{role} can do the work of a {kind.value}.", markup=False)
     if statements and not dry_run:
         complain(f"{role} lacks rights that this role may not give: let the owners run the above")

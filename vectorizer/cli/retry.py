@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vectorizer._sync.schema import Schema
+from vectorizer.cli._settings import offline
 from vectorizer.cli._shared import (
     DryRunOption,
     JsonOption,
@@ -20,6 +21,7 @@ from vectorizer.cli._shared import (
 )
 from vectorizer.errors import ConfigurationError
 
+_EXAMPLE = '{"id": 7}'
 HELP = """Give dead letters another life: those with the given keys, or all.
 
 A key is what dead-letters prints, such as '{"id": 7}', or just 7 where it has one column.
@@ -40,7 +42,9 @@ def command(
     if bool(keys) == all_:
         raise ConfigurationError("retry needs either keys or --all")
     wanted = None
-    if keys:
+    if keys and offline():
+        wanted = [_parsed(key) for key in keys]
+    elif keys:
         with opened(database_url(url)) as schema:
             wanted = _wanted(schema, name, keys)
     with changing(url, dry_run=dry_run) as schema:
@@ -68,5 +72,7 @@ def _matching(text: str, columns: list[str], dead: list[dict[str, Any]]) -> dict
 def _parsed(text: str) -> Any:
     try:
         return jsonlib.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(f"key {text} is no JSON: {error}") from error
+    except ValueError:
+        raise ConfigurationError(
+            f"key {text} is no JSON object: give it as dead-letters prints it, such as '{_EXAMPLE}'"
+        ) from None

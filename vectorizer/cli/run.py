@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
 from vectorizer._async.database import AsyncDatabase
+from vectorizer._async.schema import AsyncSchema
 from vectorizer._async.vectorizer import AsyncVectorizer
 from vectorizer.batch import Counts
 from vectorizer.cli._garbage import collect_seldom
@@ -27,7 +28,7 @@ from vectorizer.cli._shared import (
     schema_name,
     selected,
 )
-from vectorizer.errors import DatabaseError, VectorizerError
+from vectorizer.errors import ConfigurationError, DatabaseError, VectorizerError
 from vectorizer.worker import Drain, WorkerOptions
 
 HELP = """Embed whatever waits, then end: for cron and Kubernetes jobs.
@@ -116,6 +117,7 @@ async def _drained(
         rows = {one.name: waiting(await one.status()) for one in vectorizers}
         with shown(rows, quiet=quiet) as show:
             await drain.run(show, max_rows=max_rows, max_seconds=max_seconds)
+        await _note_unserved(AsyncSchema(database), drain.errors)
         dead = {one.name: int((await one.status())["dead_letters"]) for one in vectorizers}
     return drain, dead
 
@@ -143,6 +145,13 @@ async def _connected(
             vectorizers.append(vectorizer)
             drain.add(vectorizer)
     return vectorizers
+
+
+async def _note_unserved(schema: AsyncSchema, errors: Mapping[str, VectorizerError]) -> None:
+    """Let status tell what this process cannot serve; a daemon elsewhere may be able to."""
+    for name, error in errors.items():
+        if isinstance(error, ConfigurationError):
+            await schema.note_unserved(name, str(error))
 
 
 def _complain(name: str, error: VectorizerError) -> None:

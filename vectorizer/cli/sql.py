@@ -11,8 +11,8 @@ from vectorizer.errors import ConfigurationError
 
 HELP = """Print the SQL of a command, for psql, Alembic, Django or Flyway; no database is needed.
 
-It takes every command that changes the database, with its options: install, uninstall, migrate,
-pause, suspend, resume, retry, collapse, switch, drop-generation.
+It takes these commands, with their options: install, uninstall, migrate,
+grant, pause, suspend, resume, retry, collapse, switch, drop-generation.
 
 Example: vectorizer sql install blog --chunk-column contents
 """
@@ -21,6 +21,7 @@ _COMMANDS = (
     "install",
     "uninstall",
     "migrate",
+    "grant",
     "pause",
     "suspend",
     "resume",

@@ -12,8 +12,7 @@ from vectorizer.cli._shared import (
     NameArgument,
     UrlOption,
     changing,
-    out,
-    print_json,
+    report,
 )
 
 HELP = """Let readers see another generation of a vectorizer, all at once.
@@ -42,14 +41,10 @@ def command(
         serving = schema.switch(name, generation, force=force)
         rows = [] if dry_run else schema.status(name)
     others = [row["generation"] for row in rows if not row["serving"]]
-    if json:
-        print_json({"serving": serving, "kept": others})
-        return
-    out.print(f"Readers of {name} see generation {serving} now.", markup=False)
-    for other in others:
-        out.print(
-            f"Generation {other} is kept in step and can be switched to; when it is not needed any "
-            f"more: vectorizer drop-generation {name} {other}",
-            markup=False,
-            soft_wrap=True,
-        )
+    kept = [
+        f"Generation {other} is kept in step and can be switched to; when it is not needed any "
+        f"more: vectorizer drop-generation {name} {other}"
+        for other in others
+    ]
+    text = "\n".join([f"Readers of {name} see generation {serving} now.", *kept])
+    report(json, {"serving": serving, "kept": others}, text)

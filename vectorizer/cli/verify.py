@@ -41,6 +41,9 @@ def command(
         str | None, typer.Option(metavar="QUERY", help="What your callback has embedded: its keys.")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Keys compared in one statement.")] = 10_000,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what --repair would queue, and queue nothing.")
+    ] = False,
     json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -48,7 +51,7 @@ def command(
     with opened(database_url(url)) as schema:
         reports = {
             name: Verifier(schema.database, schema.find(name)).verify(
-                repair=repair, rows=rows, embedded=embedded
+                repair=repair and not dry_run, rows=rows, embedded=embedded
             )
             for name in selected(schema, names)
         }
@@ -57,6 +60,9 @@ def command(
     else:
         for name, report in reports.items():
             _print_report(name, report)
+            if dry_run and report.defects:
+                count = sum(report.defects.values())
+                out.print(f"   {count} keys would be queued: vectorizer verify {name} --repair")
     raise typer.Exit(0 if all(report.ok for report in reports.values()) else 1)
 
 

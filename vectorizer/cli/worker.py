@@ -103,6 +103,7 @@ def command(
     log_level: Annotated[
         LogLevel | None, typer.Option(help="What is worth a line.", show_default="info")
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as --log-format json.")] = False,
     url: UrlOption = None,
 ) -> None:
     """Run a worker."""
@@ -123,7 +124,7 @@ def command(
         },
         metrics={"port": metrics_port, "host": metrics_host},
         log={
-            "format": log_format and log_format.value,
+            "format": "json" if json else log_format and log_format.value,
             "level": log_level and log_level.value,
         },
     ).config

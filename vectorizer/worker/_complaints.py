@@ -18,13 +18,15 @@ class Complaints:
     def __init__(self) -> None:
         self._said: dict[str, tuple[str, float]] = {}
 
-    def say(self, subject: str, trouble: str, level: int = logging.WARNING) -> None:
-        """Log a trouble unless it was said a short while ago."""
+    def say(self, subject: str, trouble: str, level: int = logging.WARNING) -> bool:
+        """Log a trouble unless it was said a short while ago; return whether it was logged."""
         now = time.monotonic()
         said, at = self._said.get(subject, ("", 0.0))
-        if said != trouble or now - at > _AGAIN_SECONDS:
-            self._said[subject] = (trouble, now)
-            log.log(level, "%s: %s", subject, trouble, extra={"vectorizer": subject})
+        if said == trouble and now - at <= _AGAIN_SECONDS:
+            return False
+        self._said[subject] = (trouble, now)
+        log.log(level, "%s: %s", subject, trouble, extra={"vectorizer": subject})
+        return True
 
     def over(self, subject: str) -> None:
         """Log that a subject is well again, if anything was said of it."""

@@ -23,7 +23,8 @@ class Entry:
 
     version: changes with any change of it; logs, ledgers: tables in our own schema; paused: the
     reason, None while it is not; behind: whether there is more to do than the logs tell; lost:
-    whether a batch of a vanished worker is to be had.
+    whether a batch of a vanished worker is to be had; unserved: whether some worker noted that it
+    cannot serve it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Entry:
     paused: str | None
     behind: bool
     lost: bool
+    unserved: bool
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Entry:
@@ -47,7 +49,8 @@ class Served:
     """The state of one vectorizer. Times are those of the event loop's clock.
 
     waits: for its schedule, so that it takes no work now. vectorizer: connected at first use.
-    claiming: the batch that is being claimed, if any; one at a time.
+    claiming: the batch that is being claimed, if any; one at a time. works: whether the last batch
+    did.
     """
 
     entry: Entry
@@ -63,6 +66,7 @@ class Served:
     not_before: float = float("-inf")
     misses: int = 0
     failures: int = 0
+    works: bool = False
     _quiet: bool = field(default=False, repr=False)
 
     @property
@@ -80,6 +84,7 @@ class Served:
             # Another definition, or resumed: it is looked up again before the next batch.
             self.vectorizer = None
             self.failures, self.misses, self.not_before = 0, 0, float("-inf")
+            self.works = False
         self.entry = entry
         self.behind = entry.behind
         self.due = self.due or entry.lost
@@ -110,7 +115,7 @@ class Served:
 
     def finished(self) -> None:
         """Note that a batch is done, so keys that were held may be claimed again."""
-        self.failures = 0
+        self.failures, self.works = 0, True
         if self._quiet:
             self.misses, self.not_before, self._quiet = 0, float("-inf"), False
 
@@ -120,7 +125,7 @@ class Served:
         # Several workers that failed together should not come back together.
         backoff = min(_LONGEST_PAUSE, doubled) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
         seconds = max(backoff, wait or 0.0)
-        self._quiet = False
+        self._quiet = self.works = False
         self.failures += 1
         self.not_before = now + seconds
         return seconds

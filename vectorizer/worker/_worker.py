@@ -49,6 +49,8 @@ _GIVE_BACK_SECONDS = 2.0
 # A session that ends sooner has failed; the longest wait until the next.
 _SHORT_SECONDS, _LONGEST_REST = 10.0, 5.0
 _DATABASE = "database"
+# Causes that lie in this process and its machine: another worker may be able to.
+_CANNOT = (ConfigurationError, ImportError)
 
 
 class Worker:
@@ -219,6 +221,7 @@ class Worker:
             now = self._alive_at = time.monotonic()
             if now >= self._survey_at:
                 self._renew(await probe.survey())
+                await self._clear_unserved()
                 self._survey_at = now + _SURVEY_SECONDS
             if now >= self._look_at and len(self._batches) < self.options.concurrency:
                 await self._look(probe, now)
@@ -330,7 +333,8 @@ class Worker:
         try:
             rows = await (await self._vectorizer(served)).process()
         except Exception as error:  # noqa: BLE001 - the others are served all the same
-            self._failed(served, error)
+            if self._failed(served, error) and isinstance(error, _CANNOT):
+                await self._note_unserved(name, str(error))
         else:
             if rows:
                 served.finished()
@@ -367,7 +371,17 @@ class Worker:
         if self._observer is not None:
             self._observer(event)
 
-    def _failed(self, served: Served, error: Exception) -> None:
+    async def _note_unserved(self, name: str, reason: str) -> None:
+        with suppress(DatabaseError):  # it is in the log, too
+            await AsyncSchema(self._database).note_unserved(name, reason)
+
+    async def _clear_unserved(self) -> None:
+        for served in self._turns:
+            if served.entry.unserved and served.works:
+                await AsyncSchema(self._database).clear_unserved(served.entry.name)
+
+    def _failed(self, served: Served, error: Exception) -> bool:
+        """Decide how it goes on after a failure; return whether it was worth a line."""
         name = served.entry.name
         wait = error.retry_after if isinstance(error, EmbedderUnavailable) else None
         match error:
@@ -376,14 +390,15 @@ class Worker:
                 self._survey_at = float("-inf")  # it tells the rest
             case EmbedderUnavailable() | DatabaseUnavailable():
                 pass
-            case ConfigurationError() | DatabaseError() | ImportError():
+            case ConfigurationError() | ImportError() | DatabaseError():
                 served.vectorizer = None
             case _:
                 log.error("%s: unexpected error", name, exc_info=error, extra={"vectorizer": name})
         seconds = served.failed(time.monotonic(), wait)
-        if not isinstance(error, VectorizerPaused):
-            self._complaints.say(name, f"{error}", logging.WARNING)
         log.debug("%s: next try in %.1f s", name, seconds)
+        if isinstance(error, VectorizerPaused):
+            return False
+        return self._complaints.say(name, f"{error}", logging.WARNING)
 
     async def _finish_batches(self) -> int:
         """Let what is in flight end, within the grace period; give the rest back."""

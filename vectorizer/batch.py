@@ -30,11 +30,13 @@ class Batch:
     """Keys held under one lease. They stay in the database; here they are numbers 1..size.
 
     oldest: when the first of the changes in it was made; None where it holds no new change.
+    held_seconds: how long nothing is to be sent to the model; what needs it waits as long.
     """
 
     token: UUID
     size: int
     oldest: datetime | None = None
+    held_seconds: float = 0.0
 
 
 class LoadedRow(NamedTuple):

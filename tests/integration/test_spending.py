@@ -172,6 +172,19 @@ def test_the_budget_of_a_day(attach: Attach) -> None:
         post.settle()
 
 
+def test_the_backfill_rests_when_the_budget_of_the_day_is_used_up(attach: Attach) -> None:
+    post = attach(max_tokens_per_day=8 * TOKENS, batch_size=5)
+    assert post.vectorizer.run().rows == 10
+    assert (len(post.embedded()), post.vectorizer.status()["retrying"]) == (8, 2)
+    # Nor is it gone through for nothing. What changes is looked at.
+    post.sql("delete from post where id in (1, 2)")
+    post.sql("insert into post values (100, 't', 'new')")
+    assert post.vectorizer.run().rows == 3
+    assert (len(post.embedded()), post.vectorizer.status()["retrying"]) == (6, 3)
+    post.sql("update vectorizer.usage set day = day - 1")
+    assert post.vectorizer.run().texts == 8
+
+
 def test_the_budget_of_a_run(attach: Attach) -> None:
     post = attach()
     with pytest.raises(BudgetExhausted):
@@ -206,4 +219,41 @@ def test_a_pause_that_a_provider_asks_for_holds_every_worker(attach: Attach) -> 
     assert 590 < (caught.value.retry_after or 0) <= 600
     assert post.embedder.calls == 0
     post.sql("update vectorizer.provider set not_before = now()")
-    assert post.vectorizer.run().rows == 1
+    post.sql("update vectorizer.post_row set available_at = now() where available_at is not null")
+    assert post.vectorizer.run().texts == 21
+
+
+def hold(post: Subject, seconds: int) -> None:
+    post.sql(
+        "insert into vectorizer.provider select vectorizer.provider_of(definition),"
+        " now() + make_interval(secs => %s), 'too many requests' from vectorizer.vectorizer",
+        seconds,
+    )
+
+
+def test_what_needs_no_model_is_done_in_a_long_pause(attach: Attach) -> None:
+    post = attach(batch_size=5)
+    post.vectorizer.process()
+    first = sorted(post.embedded())
+    assert len(first) == 5
+    hold(post, 600)
+    post.sql("delete from post where id = %s", first[0])
+    post.sql("update post set body = null where id = %s", first[1])
+    post.sql("update post set title = 'other', body = body where id = %s", first[2])
+    post.sql("update post set body = 'changed' where id = %s", first[3])
+    with pytest.raises(EmbedderUnavailable, match=r"a pause until .* UTC: too many requests"):
+        post.vectorizer.run()
+    assert sorted(post.embedded()) == first[2:]
+    # What was changed waits as long as the provider asked for, and the rest of the table, too.
+    waiting = "select count(*) from vectorizer.post_row where available_at > now() + '590 s'"
+    assert post.value(waiting) == 1
+    assert post.value("select count(*) from vectorizer.post_row") == 4
+
+
+def test_a_short_pause_is_waited_for(attach: Attach) -> None:
+    post = attach()
+    hold(post, 9)
+    post.sql("delete from post where id = 1")
+    with pytest.raises(EmbedderUnavailable):
+        post.vectorizer.process()
+    assert post.value("select count(*) from vectorizer.post_row") == 0

@@ -168,6 +168,22 @@ def test_a_model_that_fails_pauses_or_delays_its_own_vectorizer_only(
     assert db.execute("select count(*) from vectorizer.dead_letters").fetchone() == (0,)
 
 
+def test_deletions_are_followed_while_the_provider_asks_for_a_pause(
+    vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    attach(db, vectorizer_url, "one", embedder=Moody())
+    write(db, "one", 1, 2)
+    with serving(vectorizer_url) as running:
+        until(lambda: stored(db, "one") == 2)
+        Moody.error = EmbedderUnavailable("busy", retry_after=600)
+        write(db, "one", 3)
+        until(lambda: "one: busy" in caplog.text)
+        db.execute("delete from one where id = 1")
+        until(lambda: stored(db, "one") == 1)
+        assert not running.worker.in_flight
+    assert "works again" not in caplog.text
+
+
 def test_a_model_that_cannot_be_made_is_no_trouble_to_others(
     vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:

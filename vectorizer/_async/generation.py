@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from json import dumps
 
 from vectorizer._async.database import AsyncDatabase
@@ -32,6 +33,9 @@ __all__ = ["AsyncGeneration"]
 
 log = logging.getLogger("vectorizer")
 
+# So long a pause of the provider is just waited for. In a longer one, what needs no model is done.
+_SHORT_HOLD_SECONDS = 10.0
+
 
 class AsyncGeneration:
     """Claims batches of one installed generation and carries them through its pipeline."""
@@ -56,16 +60,28 @@ class AsyncGeneration:
     async def claim(self, rows: int) -> Batch | None:
         """Take up to `rows` keys; None only if nothing was claimable.
 
-        Raises VectorizerPaused if this generation is paused, EmbedderUnavailable while its
-        provider has asked for a pause.
+        While the model is not to be asked, changes are claimed all the same, for what needs no
+        model (deletions, above all), but the backfill rests.
+
+        Raises VectorizerPaused if this generation is paused, EmbedderUnavailable if nothing was
+        claimable and its provider has asked for a pause.
         """
         await self._database.require_primary()
         if self.installation.paused_reason is not None:
             raise VectorizerPaused(
                 f"vectorizer {self.installation.name} is paused: {self.installation.paused_reason}"
             )
-        await self._spending.check_hold()
-        return await self.queue.claim(rows)
+        restraint = await self._spending.restraint()
+        if restraint is None:
+            return await self.queue.claim(rows)
+        batch = None
+        if restraint.held is None or restraint.seconds > _SHORT_HOLD_SECONDS:
+            batch = await self.queue.claim(rows, backfill=False)
+        if batch is not None:
+            return replace(batch, held_seconds=restraint.seconds)
+        if restraint.held is not None:
+            raise restraint.held
+        return None
 
     async def sync(self, keys: Sequence[Mapping[str, JSON]]) -> AsyncIterator[Counts | None]:
         """Bring the rows of these keys in step; yield what was done, None while others hold some.
@@ -77,7 +93,9 @@ class AsyncGeneration:
             [{names[column]: value for column, value in key.items()} for key in keys], default=str
         )
         while left is not None:
-            await self._spending.check_hold()
+            restraint = await self._spending.restraint()
+            if restraint is not None and restraint.held is not None:
+                raise restraint.held
             batch, left = await self.queue.claim_keys(left)
             yield None if batch is None else await self.process(batch)
 

@@ -26,6 +26,8 @@ __all__ = ["AsyncQueue"]
 _SCAN_FACTOR = 4
 # Every so many claims the backfill comes first, so that it moves however busy the table is.
 _BACKFILL_TURN = 4
+# What goes through a table by its keys, and where it is said that it does.
+_CURSORS = (("sweep", "sweeping"), ("backfill", "backfilling"))
 # Where the log's heap begins, as PostgreSQL writes a tid.
 _START = "(0,0)"
 # Every so many seconds a claim begins at the start of the log.
@@ -44,8 +46,9 @@ class _TruncateFoundError(Exception):
 class _Claim:
     """The keys won so far under one token: as JSON, the way they came from the database."""
 
-    def __init__(self, token: UUID, rows: int) -> None:
+    def __init__(self, token: UUID, rows: int, *, backfill: bool = True) -> None:
         self.token = token
+        self.backfill = backfill
         self.keys: list[str] = []
         self.size = 0
         self.oldest: datetime | None = None
@@ -98,13 +101,16 @@ class AsyncQueue:
         self._look_back_at = float("-inf")
         self._claims = 0
 
-    async def claim(self, rows: int) -> Batch | None:
-        """Take up to `rows` keys under one new lease; None only if nothing was claimable."""
+    async def claim(self, rows: int, *, backfill: bool = True) -> Batch | None:
+        """Take up to `rows` keys under one new lease; None only if nothing was claimable.
+
+        Without `backfill`, rows that nobody has looked at yet are left alone.
+        """
         if self._fans_out:
             await self._fan_out(rows)
         while True:
             try:
-                batch, more = await self._claim_once(rows)
+                batch, more = await self._claim_once(_Claim(uuid4(), rows, backfill=backfill))
             except _TruncateFoundError as found:
                 await self._truncated(found.entries)
                 continue
@@ -131,16 +137,16 @@ class AsyncQueue:
         async with self._database.transaction(pinned_plans=True) as connection:
             await self._execute(connection, "fan_out", rows=rows)
 
-    async def _claim_once(self, rows: int) -> tuple[Batch | None, bool]:
-        token = uuid4()
+    async def _claim_once(self, claim: _Claim) -> tuple[Batch | None, bool]:
         async with self._database.transaction(pinned_plans=True) as connection:
             await self._execute(connection, "reap_leases", max_losses=self._max_losses)
-            claim = _Claim(token, rows)
-            claim.add(await self._fetch(connection, "claim_lost", token=token, rows=rows))
+            claim.add(
+                await self._fetch(connection, "claim_lost", token=claim.token, rows=claim.wanted)
+            )
             more = not claim.size and await self._claim_regular(connection, claim)
             if claim.size:
                 await self._open_lease(connection, claim)
-        return (Batch(token, claim.size, claim.oldest) if claim.size else None), more
+        return (Batch(claim.token, claim.size, claim.oldest) if claim.size else None), more
 
     async def _open_lease(self, connection: psycopg.AsyncConnection[Any], claim: _Claim) -> None:
         opened = await self._execute(
@@ -229,8 +235,10 @@ class AsyncQueue:
         progress = await found.fetchone()
         if progress is None:
             return False
-        for kind, active in (("sweep", "sweeping"), ("backfill", "backfilling")):
+        more = False
+        for kind, active in _CURSORS if claim.backfill else _CURSORS[:1]:
             if progress[active] and claim.wanted:
+                more = True
                 cursor = progress[f"{kind}_cursor"]
                 claimed = await connection.cursor(row_factory=dict_row).execute(
                     self._statements.after_cursor(f"claim_{kind}", started=cursor is not None),
@@ -243,7 +251,7 @@ class AsyncQueue:
                     },
                 )
                 claim.add(await claimed.fetchone() or {})
-        return True
+        return more
 
     async def _truncated(self, entries: list[str]) -> None:
         """Fence what was read before a TRUNCATE, then look up every known key again."""

@@ -17,7 +17,7 @@ from vectorizer.errors import BudgetExhausted, EmbedderUnavailable
 from vectorizer.packing import field
 from vectorizer.statements import Statements
 
-__all__ = ["AsyncPurse", "AsyncSpending", "RunBudget"]
+__all__ = ["AsyncPurse", "AsyncSpending", "Restraint", "RunBudget"]
 
 # A provider may ask for any pause; nobody is held up longer than this many seconds at once.
 _LONGEST_HOLD = 3600.0
@@ -34,6 +34,18 @@ class RunBudget:
         granted = min(wanted, self.tokens)
         self.tokens -= granted
         return granted
+
+
+@dataclass(frozen=True, slots=True)
+class Restraint:
+    """Why a model is not to be asked now.
+
+    held: its provider asked for a pause, of which `seconds` are left; or the budget of the day is
+    used up.
+    """
+
+    held: EmbedderUnavailable | None = None
+    seconds: float = 0.0
 
 
 class AsyncSpending:
@@ -131,20 +143,20 @@ class AsyncSpending:
                 },
             )
 
-    async def check_hold(self) -> None:
-        """Raise EmbedderUnavailable while the provider is to be left alone."""
+    async def restraint(self) -> Restraint | None:
+        """Return why the model is not to be asked now; None if it may be."""
         async with self._database.transaction() as connection:
             found = await connection.execute(
-                self._statements["find_hold"], {"vectorizer": self._vectorizer}
+                self._statements["find_restraint"], {"vectorizer": self._vectorizer}
             )
-            record = await found.fetchone()
-        if record is not None:
-            seconds, reason = record
-            raise EmbedderUnavailable(
-                f"vectorizer {self._name}: the provider asked for a pause, "
-                f"{seconds:.0f} s of it are left: {reason}",
-                retry_after=seconds,
-            )
+            seconds, until, reason, spent = await found.fetchone() or (None, "", "", False)
+        if seconds is None:
+            return Restraint() if spent else None
+        held = EmbedderUnavailable(
+            f"vectorizer {self._name}: the provider asked for a pause until {until} UTC: {reason}",
+            retry_after=seconds,
+        )
+        return Restraint(held, seconds)
 
 
 class AsyncPurse:
@@ -156,11 +168,12 @@ class AsyncPurse:
         self._spending = spending
         self._batch = batch
         self._budget = budget
-        self.limited = spending.limited or budget is not None
+        self._held = batch.held_seconds > 0
+        self.limited = spending.limited or budget is not None or self._held
         self.exhausted: BudgetExhausted | None = None
         """Set when the budget of the run was not enough: the run is to end."""
         self.release_seconds = 0.0
-        """How long rows have to wait for which the budget of the day was not enough."""
+        """How long rows have to wait whose texts may not be sent now."""
 
     async def known(self, hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
         """Return vectors of texts that were embedded before, as fields of COPY, by their hash."""
@@ -168,6 +181,9 @@ class AsyncPurse:
 
     async def take(self, tokens: int) -> int:
         """Take tokens out of the budgets; return how many of them may be sent."""
+        if self._held:
+            self.release_seconds = self._batch.held_seconds
+            return 0
         of_run = tokens if self._budget is None else self._budget.take(tokens)
         granted = of_run
         if self._spending.limited:
@@ -185,6 +201,8 @@ class AsyncPurse:
 
     async def give_back(self, tokens: int) -> None:
         """Put back tokens that were taken and not sent."""
+        if not tokens:
+            return
         if self._budget is not None:
             self._budget.take(-tokens)
         if self._spending.limited:

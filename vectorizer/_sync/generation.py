@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from json import dumps
 
 from vectorizer._sync.database import Database
@@ -33,6 +34,9 @@ __all__ = ["Generation"]
 
 log = logging.getLogger("vectorizer")
 
+# So long a pause of the provider is just waited for. In a longer one, what needs no model is done.
+_SHORT_HOLD_SECONDS = 10.0
+
 
 class Generation:
     """Claims batches of one installed generation and carries them through its pipeline."""
@@ -57,16 +61,28 @@ class Generation:
     def claim(self, rows: int) -> Batch | None:
         """Take up to `rows` keys; None only if nothing was claimable.
 
-        Raises VectorizerPaused if this generation is paused, EmbedderUnavailable while its
-        provider has asked for a pause.
+        While the model is not to be asked, changes are claimed all the same, for what needs no
+        model (deletions, above all), but the backfill rests.
+
+        Raises VectorizerPaused if this generation is paused, EmbedderUnavailable if nothing was
+        claimable and its provider has asked for a pause.
         """
         self._database.require_primary()
         if self.installation.paused_reason is not None:
             raise VectorizerPaused(
                 f"vectorizer {self.installation.name} is paused: {self.installation.paused_reason}"
             )
-        self._spending.check_hold()
-        return self.queue.claim(rows)
+        restraint = self._spending.restraint()
+        if restraint is None:
+            return self.queue.claim(rows)
+        batch = None
+        if restraint.held is None or restraint.seconds > _SHORT_HOLD_SECONDS:
+            batch = self.queue.claim(rows, backfill=False)
+        if batch is not None:
+            return replace(batch, held_seconds=restraint.seconds)
+        if restraint.held is not None:
+            raise restraint.held
+        return None
 
     def sync(self, keys: Sequence[Mapping[str, JSON]]) -> Iterator[Counts | None]:
         """Bring the rows of these keys in step; yield what was done, None while others hold some.
@@ -78,7 +94,9 @@ class Generation:
             [{names[column]: value for column, value in key.items()} for key in keys], default=str
         )
         while left is not None:
-            self._spending.check_hold()
+            restraint = self._spending.restraint()
+            if restraint is not None and restraint.held is not None:
+                raise restraint.held
             batch, left = self.queue.claim_keys(left)
             yield None if batch is None else self.process(batch)
 

@@ -14,6 +14,8 @@ __all__ = ["Entry", "Served"]
 
 # Back-off after failures that do not lie in a row: the first, and the longest, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 60.0
+# ... while the provider asks for a pause: what needs no model goes on.
+_LONGEST_HELD = 5.0
 _MOST_DOUBLINGS = 20
 
 
@@ -49,8 +51,8 @@ class Served:
     """The state of one vectorizer. Times are those of the event loop's clock.
 
     waits: for its schedule, so that it takes no work now. vectorizer: connected at first use.
-    claiming: the batch that is being claimed, if any; one at a time. works: whether the last batch
-    did.
+    claiming: the batch that is being claimed, if any; one at a time. held_until: when a pause
+    that its provider asked for is over. works: whether the last batch did.
     """
 
     entry: Entry
@@ -64,6 +66,7 @@ class Served:
     behind: bool = False
     claimed_at: float = float("-inf")
     not_before: float = float("-inf")
+    held_until: float = float("-inf")
     misses: int = 0
     failures: int = 0
     works: bool = False
@@ -119,12 +122,17 @@ class Served:
         if self._quiet:
             self.misses, self.not_before, self._quiet = 0, float("-inf"), False
 
-    def failed(self, now: float, wait: float | None = None) -> float:
-        """Note that a batch failed, not by its rows; return the seconds until the next."""
+    def failed(self, now: float, held: float | None = None) -> float:
+        """Note that a batch failed, not by its rows; return the seconds until the next.
+
+        held: for how many seconds the provider asked for a pause.
+        """
+        longest = _LONGEST_PAUSE if held is None else _LONGEST_HELD
         doubled: float = _FIRST_PAUSE * 2 ** min(self.failures, _MOST_DOUBLINGS)
         # Several workers that failed together should not come back together.
-        backoff = min(_LONGEST_PAUSE, doubled) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        seconds = max(backoff, wait or 0.0)
+        backoff = min(longest, doubled) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        seconds = max(backoff, min(held or 0.0, longest))
+        self.held_until = now + (held or 0.0)
         self._quiet = self.works = False
         self.failures += 1
         self.not_before = now + seconds

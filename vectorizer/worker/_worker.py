@@ -338,7 +338,8 @@ class Worker:
         else:
             if rows:
                 served.finished()
-                self._complaints.over(name)
+                if time.monotonic() >= served.held_until:
+                    self._complaints.over(name)
             elif served.claiming is this:
                 served.missed(
                     time.monotonic(), self.options.poll_seconds, self.options.idle_seconds
@@ -383,7 +384,7 @@ class Worker:
     def _failed(self, served: Served, error: Exception) -> bool:
         """Decide how it goes on after a failure; return whether it was worth a line."""
         name = served.entry.name
-        wait = error.retry_after if isinstance(error, EmbedderUnavailable) else None
+        held = error.retry_after if isinstance(error, EmbedderUnavailable) else None
         match error:
             case VectorizerPaused() | NotInstalled() | EmbedderRefused():
                 served.vectorizer = None
@@ -394,7 +395,7 @@ class Worker:
                 served.vectorizer = None
             case _:
                 log.error("%s: unexpected error", name, exc_info=error, extra={"vectorizer": name})
-        seconds = served.failed(time.monotonic(), wait)
+        seconds = served.failed(time.monotonic(), held)
         log.debug("%s: next try in %.1f s", name, seconds)
         if isinstance(error, VectorizerPaused):
             return False

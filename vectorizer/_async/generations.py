@@ -12,6 +12,7 @@ from vectorizer._async.schema import AsyncSchema
 from vectorizer._async.spending import RunBudget
 from vectorizer._async.vector_index import ensure_index
 from vectorizer.batch import Counts
+from vectorizer.concurrency import call_async
 from vectorizer.database_errors import is_conflict, is_drift
 from vectorizer.definition import Definition, Installation, Relation
 from vectorizer.embedders import create
@@ -197,7 +198,7 @@ class AsyncGenerations:
             installations = await self._schema.generations(self._name)
             check_embedder(installations, self._embedders[0])
             self._known = [
-                self._kept(one) or self._made(one, reusable(one, installations))
+                self._kept(one) or await self._made(one, reusable(one, installations))
                 for one in installations
             ]
             self._looked_up_at = now
@@ -207,23 +208,25 @@ class AsyncGenerations:
         known = (one for one in self._known if one.installation == installation)
         return next(known, None)
 
-    def _made(self, installation: Installation, reuse: Relation | None) -> AsyncGeneration:
+    async def _made(self, installation: Installation, reuse: Relation | None) -> AsyncGeneration:
         return AsyncGeneration(
             self._database,
             installation,
-            self.embedder(installation),
+            await self.embedder(installation),
             self._unwritten.setdefault(installation.id, UnwrittenVectors()),
             reuse,
             self._lease_seconds,
         )
 
-    def embedder(self, installation: Installation) -> Embedder:
+    async def embedder(self, installation: Installation) -> Embedder:
         """Return the embedder of a generation: ours if it fits, else one from the registry."""
         for embedder in self._embedders:
             if _fits(installation.definition, embedder):
                 return embedder
-        self._embedders.append(create(installation.definition.embedder))
-        return self._embedders[-1]
+        # Loading a model may take seconds.
+        made = await call_async(create, installation.definition.embedder)
+        self._embedders.append(made)
+        return made
 
 
 def _fits(definition: Definition, embedder: Embedder) -> bool:

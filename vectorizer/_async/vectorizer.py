@@ -19,7 +19,7 @@ from vectorizer._async.spending import RunBudget
 from vectorizer._async.upkeep import AsyncUpkeep
 from vectorizer._async.verify import AsyncVerifier
 from vectorizer.batch import Counts
-from vectorizer.concurrency import sleep_async
+from vectorizer.concurrency import call_async, sleep_async
 from vectorizer.database_errors import is_drift
 from vectorizer.definition import Definition, Installation, Options
 from vectorizer.embedders import create, describe
@@ -158,7 +158,7 @@ class AsyncVectorizer:
             found = AsyncSchema(database)
             await found.check()
             installation = await found.find(name)
-            made = embedder or create(installation.definition.embedder)
+            made = embedder or await call_async(create, installation.definition.embedder)
         finally:
             if not shared:
                 await database.close()
@@ -236,7 +236,7 @@ class AsyncVectorizer:
         known = wanted.storage if installed else reusable(wanted, before)
         wanted = wanted if installed else replace(wanted, joined_view=None)
         tally, read, total = await AsyncPlanner(
-            self._database, wanted, self._generations.embedder(wanted), known
+            self._database, wanted, await self._generations.embedder(wanted), known
         ).count(sample)
         tally = scaled(tally, read, total)
         terms = Terms(

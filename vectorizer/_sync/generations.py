@@ -13,6 +13,7 @@ from vectorizer._sync.schema import Schema
 from vectorizer._sync.spending import RunBudget
 from vectorizer._sync.vector_index import ensure_index
 from vectorizer.batch import Counts
+from vectorizer.concurrency import call_sync
 from vectorizer.database_errors import is_conflict, is_drift
 from vectorizer.definition import Definition, Installation, Relation
 from vectorizer.embedders import create
@@ -221,8 +222,10 @@ class Generations:
         for embedder in self._embedders:
             if _fits(installation.definition, embedder):
                 return embedder
-        self._embedders.append(create(installation.definition.embedder))
-        return self._embedders[-1]
+        # Loading a model may take seconds.
+        made = call_sync(create, installation.definition.embedder)
+        self._embedders.append(made)
+        return made
 
 
 def _fits(definition: Definition, embedder: Embedder) -> bool:

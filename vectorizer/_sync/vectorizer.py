@@ -20,7 +20,7 @@ from vectorizer._sync.spending import RunBudget
 from vectorizer._sync.upkeep import Upkeep
 from vectorizer._sync.verify import Verifier
 from vectorizer.batch import Counts
-from vectorizer.concurrency import sleep_sync
+from vectorizer.concurrency import call_sync, sleep_sync
 from vectorizer.database_errors import is_drift
 from vectorizer.definition import Definition, Installation, Options
 from vectorizer.embedders import create, describe
@@ -159,7 +159,7 @@ class Vectorizer:
             found = Schema(database)
             found.check()
             installation = found.find(name)
-            made = embedder or create(installation.definition.embedder)
+            made = embedder or call_sync(create, installation.definition.embedder)
         finally:
             if not shared:
                 database.close()

@@ -158,7 +158,8 @@ class AsyncVectorizer:
             found = AsyncSchema(database)
             await found.check()
             installation = await found.find(name)
-            made = embedder or await call_async(create, installation.definition.embedder)
+            if embedder is None:
+                embedder = await call_async(create, installation.definition.embedder)
         finally:
             if not shared:
                 await database.close()
@@ -166,7 +167,7 @@ class AsyncVectorizer:
         self._set(
             database,
             name,
-            made,
+            embedder,
             batch_size=batch_size,
             lease_seconds=lease_seconds,
             observer=observer,

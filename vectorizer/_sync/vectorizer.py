@@ -159,7 +159,8 @@ class Vectorizer:
             found = Schema(database)
             found.check()
             installation = found.find(name)
-            made = embedder or call_sync(create, installation.definition.embedder)
+            if embedder is None:
+                embedder = call_sync(create, installation.definition.embedder)
         finally:
             if not shared:
                 database.close()
@@ -167,7 +168,7 @@ class Vectorizer:
         self._set(
             database,
             name,
-            made,
+            embedder,
             batch_size=batch_size,
             lease_seconds=lease_seconds,
             observer=observer,

@@ -3,7 +3,13 @@
 VECTORIZER_URL and, where the model needs one, OPENAI_API_KEY stand in its environment. It serves
 the vectorizers that the event names, `{"names": ["blog"]}`, or those of VECTORIZER_NAMES,
 separated by commas. Invocations may overlap. Give it at least 256 MB, and a timeout of a minute
-or more.
+or more. Its package is made in a clone, on Linux with Lambda's version of Python:
+
+    pip install --target package .
+    cp deploy/lambda/handler.py package
+    cd package && zip -r ../package.zip .
+
+The handler's name is then handler.handler.
 """
 
 from __future__ import annotations
@@ -33,10 +39,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
     with ExitStack() as stack:
         left = {}
         for name in rows:
-            connected = Vectorizer.connect(
-                os.environ["VECTORIZER_URL"], name, lease_seconds=LEASE_SECONDS
-            )
-            left[name] = stack.enter_context(connected)
+            try:
+                connected = Vectorizer.connect(
+                    os.environ["VECTORIZER_URL"], name, lease_seconds=LEASE_SECONDS
+                )
+            except VectorizerError as error:
+                errors.append(error)
+            else:
+                left[name] = stack.enter_context(connected)
         while left and context.get_remaining_time_in_millis() / 1000 > RESERVE_SECONDS:
             for name, vectorizer in list(left.items()):
                 try:

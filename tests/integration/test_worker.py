@@ -295,6 +295,14 @@ def unused_tcp_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def test_a_schedule_of_nobody_is_complained_of_at_once(
+    vectorizer_url: str, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    attach(db, vectorizer_url, "live")
+    with serving(vectorizer_url, schedules={"life": "0 0 1 1 *"}):
+        until(lambda: "life: has a schedule, but is not served here" in caplog.text)
+
+
 def test_a_schedule_is_kept(vectorizer_url: str, db: psycopg.Connection) -> None:
     attach(db, vectorizer_url, "nightly", "live")
     write(db, "nightly", 1, 2)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from vectorizer import Vectorizer
-from vectorizer.errors import VectorizerPaused
+from vectorizer.errors import ConfigurationError, VectorizerPaused
 from vectorizer.testing import FakeEmbedder
 
 if TYPE_CHECKING:
@@ -72,6 +72,16 @@ def test_it_drains_all_that_its_environment_names(handler: Any, db: Any) -> None
 def test_the_event_may_name_fewer(handler: Any, db: Any) -> None:
     assert handler({"names": ["small"]}, Context()) == {"small": 10}
     assert embedded(db, "large") == 0
+
+
+def test_one_whose_model_is_not_there_holds_up_no_other(handler: Any, db: Any) -> None:
+    db.execute(
+        "update vectorizer.vectorizer set definition = jsonb_set(definition,"
+        " '{embedder,provider}', '\"absent:Model\"') where name = 'large'"
+    )
+    with pytest.raises(ConfigurationError, match="absent"):
+        handler({}, Context())
+    assert embedded(db, "small") == 10
 
 
 def test_it_stops_in_time_and_goes_on_with_the_next_call(handler: Any, db: Any) -> None:

@@ -75,7 +75,8 @@ def _cost(plan: Plan) -> str:
         return "unknown: give --price, in dollars a million tokens"
     if plan.price == 0:
         return f"nothing, {plan.model} runs on the worker's machine"
-    return f"${plan.cost:,.2f} at ${plan.price:g} a million tokens (known prices are of {AS_OF})"
+    cost = "under $0.01" if 0 < plan.cost < 0.01 else f"${plan.cost:,.2f}"  # noqa: PLR2004 - a cent
+    return f"{cost} at ${plan.price:g} a million tokens (known prices are of {AS_OF})"
 
 
 def _time(plan: Plan) -> str:
@@ -85,4 +86,5 @@ def _time(plan: Plan) -> str:
         return "as fast as the worker's machine computes"
     if plan.seconds is None:
         return "unknown: give --tokens-per-minute or --requests-per-minute"
-    return f"at least {timedelta(seconds=round(plan.seconds))} at the provider's limits"
+    least = timedelta(seconds=round(plan.seconds)) or "a moment"
+    return f"at least {least} at the provider's limits"

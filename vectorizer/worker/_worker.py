@@ -49,6 +49,7 @@ _GIVE_BACK_SECONDS = 2.0
 # A session that ends sooner has failed; the longest wait until the next.
 _SHORT_SECONDS, _LONGEST_REST = 10.0, 5.0
 _DATABASE = "database"
+_NO_SUCH_SCHEDULE = "has a schedule, but is not served here: is that its name?"
 # Causes that lie in this process and its machine: another worker may be able to.
 _CANNOT = (ConfigurationError, ImportError)
 
@@ -277,6 +278,8 @@ class Worker:
                 self._new(entry)
         for name in (self._names or frozenset()) - wanted.keys():
             self._complaints.say(name, "is not installed; waiting for it")
+        for name in self.options.schedules.keys() - wanted.keys() - (self._names or set()):
+            self._complaints.say(name, _NO_SUCH_SCHEDULE)
         self._embedders.keep_only(served.entry.embedder for served in self._turns)
 
     def _known(self, served: Served, entry: Entry) -> None:
@@ -304,7 +307,7 @@ class Worker:
 
     def _open_schedule(self, name: str) -> None:
         if name not in self._served:
-            self._complaints.say(name, "has a schedule, but is not served here")
+            self._complaints.say(name, _NO_SUCH_SCHEDULE)
             return
         self._served[name].waits = False
         self._retries_at = float("-inf")

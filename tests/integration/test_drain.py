@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from vectorizer import AsyncVectorizer
-from vectorizer.errors import DatabaseError, EmbedderUnavailable, VectorizerPaused
+from vectorizer.errors import BudgetExhausted, DatabaseError, EmbedderUnavailable, VectorizerPaused
 from vectorizer.testing import FakeEmbedder
 from vectorizer.worker import Drain
 
@@ -79,7 +79,11 @@ async def make(vectorizer_url: str) -> AsyncIterator[Make]:
     async with AsyncExitStack() as stack:
 
         async def made(
-            concurrency: int, names: Sequence[str] = tuple(ROWS), **embedders: FakeEmbedder
+            concurrency: int,
+            names: Sequence[str] = tuple(ROWS),
+            *,
+            lease_seconds: float = 30.0,
+            **embedders: FakeEmbedder,
         ) -> tuple[Drain, list[AsyncVectorizer]]:
             drain = Drain(concurrency=concurrency, batch_size=BATCH)
             vectorizers = []
@@ -91,7 +95,7 @@ async def make(vectorizer_url: str) -> AsyncIterator[Make]:
                     embedder=embedders.get(name, FakeEmbedder()),
                     chunk_column="body",
                     batch_size=BATCH,
-                    lease_seconds=0.5,
+                    lease_seconds=lease_seconds,
                     observer=drain.observe,
                 )
                 vectorizers.append(await stack.enter_async_context(vectorizer))
@@ -152,7 +156,7 @@ async def test_one_that_fails_stops_none_of_the_others(make: Make, concurrency: 
 
 
 async def test_what_others_hold_is_waited_for_without_holding_up_anybody(make: Make) -> None:
-    drain, vectorizers = await make(2)
+    drain, vectorizers = await make(2, lease_seconds=2.0)
     generation = (await vectorizers[1]._generations._ready())[0]
     assert await generation.claim(BATCH) is not None  # by somebody who never finishes
     turns: list[str] = []
@@ -168,6 +172,15 @@ async def test_no_batch_is_begun_that_may_be_one_too_many(make: Make, rows: int)
     drain, _ = await make(4, ["large"])
     await drain.run(max_rows=rows)
     assert drain.counts["large"].rows == -(-rows // BATCH) * BATCH
+
+
+async def test_no_more_tokens_are_sent_than_allowed_in_all(make: Make) -> None:
+    drain, _ = await make(3)
+    text = 3  # tokens of 'text 10' by the estimate, as of most
+    await drain.run(max_tokens=20 * text)
+    assert isinstance(drain.errors["large"], BudgetExhausted)
+    tokens = sum(counts.tokens for counts in drain.counts.values())
+    assert 15 * text < tokens <= 20 * text
 
 
 async def test_a_cancelled_drain_gives_everything_back(make: Make, vectorizer_url: str) -> None:

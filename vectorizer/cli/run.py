@@ -36,7 +36,7 @@ HELP = """Embed whatever waits, then end: for cron and Kubernetes jobs.
 Exits with 1 if a dead letter or a pause is left, or a provider does not answer.
 Several vectorizers take turns, a batch of each. While a batch is at the model the next one is
 prepared: --concurrency says how many are in flight. Running it twice at once is harmless.
---max-rows and --max-seconds leave the rest to the next run.
+--max-rows, --max-seconds and --max-tokens leave the rest to the next run.
 
 Example: vectorizer run blog
 """
@@ -58,6 +58,9 @@ def command(
     max_seconds: Annotated[
         float | None, typer.Option(min=0, help="Begin no batch after so many seconds.")
     ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Send models no more than so many tokens.")
+    ] = None,
     json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -77,6 +80,7 @@ def command(
             quiet=json or is_quiet(),
             max_rows=max_rows,
             max_seconds=max_seconds,
+            max_tokens=max_tokens,
         )
     )
     errors = drain.errors
@@ -103,6 +107,7 @@ async def _drained(
     quiet: bool,
     max_rows: int | None,
     max_seconds: float | None,
+    max_tokens: int | None,
 ) -> tuple[Drain, dict[str, int]]:
     """Drain these vectorizers; return what came of it, and how many dead letters each has."""
     drain = Drain(concurrency=options.concurrency, batch_size=options.batch_size)
@@ -116,7 +121,7 @@ async def _drained(
         vectorizers = await _connected(database, names, options, drain)
         rows = {one.name: waiting(await one.status()) for one in vectorizers}
         with shown(rows, quiet=quiet) as show:
-            await drain.run(show, max_rows=max_rows, max_seconds=max_seconds)
+            await drain.run(show, max_rows=max_rows, max_seconds=max_seconds, max_tokens=max_tokens)
         await _note_unserved(AsyncSchema(database), drain.errors)
         dead = {one.name: int((await one.status())["dead_letters"]) for one in vectorizers}
     return drain, dead

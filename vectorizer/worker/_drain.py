@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from vectorizer._async.spending import RunBudget
 from vectorizer._async.vectorizer import AsyncVectorizer
 from vectorizer.batch import Counts
 from vectorizer.errors import DatabaseError, VectorizerError
@@ -69,6 +70,7 @@ class Drain:
         self._batch_size = batch_size
         self._left: deque[_Drained] = deque()
         self._turns: dict[_Turn, _Drained] = {}
+        self._budget: RunBudget | None = None
         self._wake = asyncio.Event()
 
     def add(self, vectorizer: AsyncVectorizer) -> None:
@@ -91,13 +93,16 @@ class Drain:
         *,
         max_rows: int | None = None,
         max_seconds: float | None = None,
+        max_tokens: int | None = None,
     ) -> None:
         """Drain them all; `progress` is called with name and counts after each batch.
 
-        After `max_rows` rows in all, or `max_seconds` seconds, no further batch is begun. What
-        ends one drain early is noted in `errors`, and the others go on. Raises DatabaseError,
-        which ends all of them. When it is cancelled what is in flight is given back.
+        After `max_rows` rows in all, or `max_seconds` seconds, no further batch is begun; no more
+        than `max_tokens` tokens are sent to models in all. What ends one drain early is noted in
+        `errors`, and the others go on. Raises DatabaseError, which ends all of them. When it is
+        cancelled what is in flight is given back.
         """
+        self._budget = None if max_tokens is None else RunBudget(max_tokens)
         most = float("inf") if max_rows is None else max_rows
         ends_at = float("inf") if max_seconds is None else time.monotonic() + max_seconds
         try:
@@ -132,7 +137,7 @@ class Drain:
         return done + len(self._turns) * self._batch_size
 
     def _turn(self, drained: _Drained) -> None:
-        drained.claiming = turn = asyncio.create_task(drained.vectorizer.turn())
+        drained.claiming = turn = asyncio.create_task(drained.vectorizer.turn(self._budget))
         drained.running += 1
         self._turns[turn] = drained
         turn.add_done_callback(lambda _: self._wake.set())

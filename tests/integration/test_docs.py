@@ -111,11 +111,13 @@ class Reader:
         self.printed = out.getvalue()
 
     def do_sql(self, block: Block) -> None:
-        lines = []
+        lines: list[str] = []
         with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.add_notice_handler(
+                lambda said: lines.append(f"{said.severity}: {said.message_primary}")
+            )
             for statement in _STATEMENT.findall(block.code):
-                answer = connection.execute(statement)
-                lines += [str(row) for row in answer] if answer.description else []
+                lines += as_psql(connection.execute(statement))
         self.printed = "\n".join(lines)
 
     def do_toml(self, block: Block) -> None:
@@ -129,14 +131,27 @@ class Reader:
     def compare(self, shown: str) -> None:
         printed = [uncounted(line) for line in self.printed.splitlines()]
         for line in shown.splitlines():
-            assert line.strip() in ("", "…") or uncounted(line) in printed, (
-                f"{line!r} is not in\n{self.printed}"
-            )
+            assert (
+                line.strip() in ("", "…") or set(line) <= {"-", "+"} or uncounted(line) in printed
+            ), f"{line!r} is not in\n{self.printed}"
 
     def close(self) -> None:
         for name in ("vectorizer", "blog", "worker"):
             if hasattr(self.names.get(name), "close"):
                 self.names[name].close()
+
+
+def as_psql(answer: psycopg.Cursor[Any]) -> list[str]:
+    """Return what psql prints of an answer, but for the line below its head."""
+    if answer.description is None:
+        return [answer.statusmessage or ""]
+    words = {None: "", True: "t", False: "f"}
+    rows = [
+        [str(words.get(v, v) if v in (None, True, False) else v) for v in row] for row in answer
+    ]
+    head = [column.name for column in answer.description]
+    count = f"({len(rows)} {'row' if len(rows) == 1 else 'rows'})"
+    return [*(" | ".join(row) for row in [head, *rows]), count]
 
 
 def command_lines(code: str) -> list[list[str]]:
@@ -172,9 +187,16 @@ def parse(block: Block, folder: Path) -> None:
 
 @pytest.fixture
 def reader(
-    vectorizer_url: str, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    vectorizer_url: str,
+    tmp_path: Path,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Reader]:
-    """Somebody with the ten shortest posts of the demo that are published, in a folder of his."""
+    """Somebody with the ten shortest posts of the demo that are published, in a folder of his.
+
+    Where a page makes the table itself, there is none before.
+    """
     for name in [name for name in os.environ if name.startswith("VECTORIZER")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("VECTORIZER_URL", vectorizer_url)
@@ -187,6 +209,8 @@ def reader(
             "delete from blog where id not in (select id from blog"
             " where published_time is not null order by length(contents) limit 10)"
         )
+        if "create table blog (" in PAGES[request.node.callspec.id].read_text():
+            connection.execute("drop table blog")
     reader = Reader(vectorizer_url, tmp_path, cli)
     yield reader
     reader.close()

@@ -33,14 +33,17 @@ def interruptible(work: Coroutine[Any, Any, Result]) -> Result:
 
 async def _cancelled_by_signals(work: Coroutine[Any, Any, Result]) -> Result:
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    stopping: list[signal.Signals] = []
 
-    def cancel(number: signal.Signals) -> None:
-        for again in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(again, leave, 128 + number)
+    def stop(number: signal.Signals) -> None:
+        if stopping:
+            complain("interrupted again: leaving now; leases run out by themselves")
+            leave(128 + number)
+        stopping.append(number)
         task.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, cancel, number)
+        loop.add_signal_handler(number, stop, number)
     return await task
 
 

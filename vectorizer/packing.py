@@ -63,7 +63,7 @@ def pack_vectors(matrix: FloatMatrix) -> list[bytes]:
     """Return each row of a float32 matrix, shape (n, dimensions), as a `vector` field."""
     rows, dimensions = matrix.shape
     head = struct.pack(">ihh", 4 + 4 * dimensions, dimensions, 0)
-    data = matrix.astype(">f4").tobytes()
+    data = matrix.astype(">f4").ravel().view("B").data
     size = 4 * dimensions
     return [head + data[n * size : n * size + size] for n in range(rows)]
 
@@ -81,7 +81,7 @@ def pack_halfvecs(matrix: FloatMatrix) -> list[bytes]:
     if not np.isfinite(halves).all():
         raise InvalidEmbeddings("a component is beyond 65504, the most that a halfvec holds")
     head = struct.pack(">ihh", 4 + 2 * dimensions, dimensions, 0)
-    data = halves.tobytes()
+    data = halves.ravel().view("B").data
     size = 2 * dimensions
     return [head + data[n * size : n * size + size] for n in range(rows)]
 

@@ -305,11 +305,12 @@ class Vectorizer:
         *,
         max_tokens: int | None = None,
     ) -> Counts:
-        """Drain the queue and the backfill; return what was done.
+        """Drain the queue and the backfill, one batch after the other; return what was done.
 
-        Waits for batches that other workers hold, and takes them over when such a worker has
-        vanished. `progress` is called after each batch with the counts so far. With `max_tokens`
-        no more than so many are sent to the model.
+        (`vectorizer run` and the worker have several in flight.) Waits for batches that other
+        workers hold, and takes them over when such a worker has vanished. `progress` is called
+        after each batch with the counts so far. With `max_tokens` no more than so many are sent
+        to the model.
 
         Raises EmbedderUnavailable if the provider does not answer (the rows wait, no attempt
         is counted), EmbedderRefused if it will not (the vectorizer is paused with the reason),

@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import uniform
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -286,10 +286,13 @@ class OpenAIEmbedder:
         tokens = sum(map(self.count_tokens, texts))
         self._check_open()
         self._wait_for_turn(tokens)
+        vectors = answers.vectors(self._answer(texts, tokens), len(texts), self._where)
+        return as_matrix(vectors, len(texts), self._dimensions)
+
+    def _answer(self, texts: list[str], tokens: int) -> Any:
         with self._slots:
             body = self._post(texts, tokens)
-        vectors = answers.vectors(body, len(texts), self._where)
-        return as_matrix(vectors, len(texts), self._dimensions)
+        return answers.parsed(body, self._where)
 
     def _wait_for_turn(self, tokens: int) -> None:
         """Wait for our place in the pace of all, and again if all were told to wait meanwhile."""

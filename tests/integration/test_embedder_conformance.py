@@ -198,6 +198,15 @@ def test_half_a_character_is_an_error_of_the_text(
     assert embed(embedder, ["good"]).shape == (1, embedder.dimensions)
 
 
+def test_a_single_text_is_no_sequence_of_texts(
+    embedder: Embedder, request: pytest.FixtureRequest
+) -> None:
+    if "class" in request.node.name or "named" in request.node.name or "fake" in request.node.name:
+        pytest.skip("a class of the user's does as it likes")
+    with pytest.raises(TypeError, match="not a single text"):
+        call_sync(embedder.embed, "good")
+
+
 def test_threads_may_share_it(embedder: Embedder) -> None:
     expected = embed(embedder, TEXTS[:3])
     with ThreadPoolExecutor(8) as threads:

@@ -89,6 +89,8 @@ class MiniLMEmbedder:
         Raises ConfigurationError if the weights or a package are missing or unsuitable,
         InputRejected if something in `texts` is not a string of valid Unicode.
         """
+        if isinstance(texts, str):
+            raise TypeError("embed takes a sequence of texts, not a single text")
         if not texts:
             import numpy as np  # noqa: PLC0415 - importing this module stays fast
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from vectorizer.errors import ConfigurationError, InputRejected
+from vectorizer.embedders._local import LocalEmbedder, loaded
 from vectorizer.tokens import tokenizer_cutter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from vectorizer.types import JSON, FloatMatrix
+    from vectorizer.types import JSON
 
 __all__ = ["SentenceTransformersEmbedder"]
 
 _BATCH_SIZE = 32
 
 
-class SentenceTransformersEmbedder:
+class SentenceTransformersEmbedder(LocalEmbedder):
     """Embeds with sentence-transformers.
 
     `model` is the name of a model on the Hugging Face hub or a folder; it is loaded by the first
@@ -33,9 +29,6 @@ class SentenceTransformersEmbedder:
     Raises ConfigurationError, at first use, if the package or the model is missing.
     """
 
-    concurrency = 1
-    max_texts = 512
-
     def __init__(
         self,
         model: str,
@@ -46,16 +39,11 @@ class SentenceTransformersEmbedder:
         dimensions: int | None = None,
         batch_size: int = _BATCH_SIZE,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size must be 1 or more, not {batch_size}")
-        self._source = model
+        super().__init__(model, batch_size)
         self.model = name or model
         self._device = device
         self._prompt = prompt
         self._dimensions = dimensions
-        self._batch_size = batch_size
-        self._lock = Lock()
-        self._loaded: Any = None
         given: dict[str, JSON] = {
             "name": name,
             "device": device,
@@ -68,7 +56,9 @@ class SentenceTransformersEmbedder:
     def dimensions(self) -> int:
         """Number of components of each vector; loads the model if nobody said."""
         if self._dimensions is None:
-            self._dimensions = int(self._model().get_sentence_embedding_dimension())
+            model = self._model()
+            size = getattr(model, "get_embedding_dimension", None)  # its name since release 6
+            self._dimensions = int((size or model.get_sentence_embedding_dimension)())
         return self._dimensions
 
     @property
@@ -82,58 +72,25 @@ class SentenceTransformersEmbedder:
         """Provider, model and the options that change the vectors or where they are made."""
         return {"provider": "sentence-transformers", "model": self._source, **self._options}
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._source!r})"
-
     def cut(self, text: str, most: int) -> list[str]:
         """Return the pieces of a text of at most `most` tokens each."""
         tokenizer = getattr(self._model().tokenizer, "backend_tokenizer", None)
         return [text] if tokenizer is None else tokenizer_cutter(tokenizer)(text, most)
 
-    def embed(self, texts: Sequence[str]) -> FloatMatrix:
-        """Return the vectors of `texts`, in order: float32 of shape (len(texts), dimensions).
-
-        Raises ConfigurationError if the package or the model is missing, InputRejected if
-        something in `texts` is not a string of valid Unicode.
-        """
-        import numpy as np  # noqa: PLC0415 - heavy
-
-        if isinstance(texts, str):
-            raise TypeError("embed takes a sequence of texts, not a single text")
-        if not texts:
-            return np.empty((0, self.dimensions), np.float32)
-        model = self._model()
-        with self._lock:
-            try:
-                vectors = model.encode(
-                    list(texts),
-                    batch_size=self._batch_size,
-                    prompt=self._prompt,
-                    truncate_dim=self._dimensions,
-                    show_progress_bar=False,
-                )
-            except (TypeError, UnicodeEncodeError) as error:
-                raise InputRejected("a text is not a string of valid Unicode") from error
-        return np.asarray(vectors, np.float32)
-
-    def _model(self) -> Any:
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = _load(self._source, self._device)
-            return self._loaded
-
-
-def _load(model: str, device: str | None) -> Any:
-    if find_spec("sentence_transformers") is None:
-        raise ConfigurationError(
-            "this embedder needs sentence-transformers: "
-            "run `pip install 'pg-vectorizer[sentence-transformers]'`"
+    def _encode(self, model: Any, texts: list[str]) -> Any:
+        return model.encode(
+            texts,
+            batch_size=self._batch_size,
+            prompt=self._prompt,
+            truncate_dim=self._dimensions,
+            show_progress_bar=False,
         )
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - seconds
 
-    try:
-        return SentenceTransformer(model, device=device)
-    except Exception as error:  # hub, torch and transformers raise many kinds
-        raise ConfigurationError(
-            f"cannot load the model {model}: {type(error).__name__}: {str(error)[:200]}"
-        ) from error
+    def _load(self) -> Any:
+        name = "sentence-transformers"
+        return loaded("sentence_transformers", name, self._source, self._transformer)
+
+    def _transformer(self) -> Any:
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - seconds
+
+        return SentenceTransformer(self._source, device=self._device)

@@ -116,6 +116,13 @@ def test_help_of_a_command_has_an_example(cli: Cli, command: str) -> None:
     assert f"Example: vectorizer {command}" in done.out
 
 
+def test_quiet_and_verbose_stand_before_or_after_the_command(cli: Cli, installed: str) -> None:
+    assert cli("--quiet", "pause", "blog", "--url", installed).out == ""
+    assert cli("resume", "blog", "--quiet", "--url", installed).out == ""
+    assert cli("resume", "blog", "--url", installed).out == "Vectorizer blog goes on.\n"
+    assert "there is no vectorizer '--quiet'" in cli("run", "--url", installed, "--", "--quiet").err
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, "config check", "config show"])
 def test_every_command_has_json_and_a_dry_run(cli: Cli, command: str) -> None:
     words = cli(*command.split(), "--help").out.split()

@@ -130,7 +130,7 @@ def main() -> None:
     if "" not in sys.path:
         sys.path.append("")  # the working folder, for --embedder my_module:embed
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        code = app(_ordered(sys.argv[1:]) or ["--help"], standalone_mode=False) or 0
     except _UsageError as error:
         _fail(_usage(error), 2)
     except VectorizerError as error:
@@ -148,6 +148,13 @@ def main() -> None:
     if code == _INTERRUPTED:
         _fail("interrupted; nothing is lost, run it again", code)
     sys.exit(code)
+
+
+def _ordered(arguments: list[str]) -> list[str]:
+    """Return arguments with what goes for all commands before the command, wherever it was."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    general = [one for one in arguments[:end] if one in ("--quiet", "--verbose")]
+    return [*general, *(one for one in arguments[:end] if one not in general), *arguments[end:]]
 
 
 def _usage(error: Exception) -> str:

@@ -49,6 +49,7 @@ _GAUGES: Final = (
     ("tokens_asked_today", "tokens_asked_today", "Tokens sent and saved since midnight UTC."),
     ("texts_today", "texts_today", "Texts sent since midnight UTC, by all workers."),
     ("texts_asked_today", "texts_asked_today", "Texts sent and saved since midnight UTC."),
+    ("unserved", "unserved", "Whether a worker could not serve it, and none could since."),
     ("warnings", "warnings", "Warnings that vectorizer status shows."),
 )
 

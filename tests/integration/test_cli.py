@@ -17,6 +17,8 @@ import psycopg
 import pytest
 
 from vectorizer import embedded
+from vectorizer._sync.database import Database
+from vectorizer._sync.schema import Schema
 from vectorizer.cli import app, main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -251,10 +253,18 @@ def test_status_tells_what_a_run_could_not_serve_until_one_can(
     (warning,) = cli("status", "--json", "--url", installed).json[0]["warnings"]
     assert "cannot load embedder 'absent:Model'" in warning
     assert "could not serve it" in cli("doctor", "--no-models", "--url", installed).out
+    assert unserved(installed) == {("blog", 1): True}
     (tmp_path / "absent.py").write_text("from vectorizer.testing import FakeEmbedder as Model")
     monkeypatch.syspath_prepend(tmp_path)
     assert cli("run", "--url", installed).code == 0
     assert cli("status", "--json", "--url", installed).json[0]["warnings"] == []
+    assert unserved(installed) == {("blog", 1): False}
+
+
+def unserved(url: str) -> dict[tuple[str, int], Any]:
+    """Return what metrics say of each generation."""
+    with Database(url) as database:
+        return {one: told["unserved"] for one, told in Schema(database).extras().items()}
 
 
 def test_run_exits_1_when_paused_and_serves_the_others(cli: Cli, installed: str) -> None:

@@ -97,6 +97,7 @@ def test_a_scrape_tells_what_was_done_and_what_waits(vectorizer_url: str) -> Non
             assert found["vectorizer_texts_today", "post"] == 4
             assert found["vectorizer_tokens_asked_today", "post"] >= 4
             assert found["vectorizer_paused", "post"] == 0
+            assert found["vectorizer_unserved", "post"] == 0
             assert [value for name, value in found.items() if name[0] == "vectorizer_build_info"]
             _, text = get(f"{address}/metrics", Accept="application/openmetrics-text")
             assert text.endswith("# EOF\n")

@@ -41,7 +41,7 @@ from vectorizer.cli import (
     wait,
     worker,
 )
-from vectorizer.cli._settings import be_quiet, use_file
+from vectorizer.cli._settings import be_quiet, be_verbose, use_file
 from vectorizer.cli._shared import complain, exit_code
 from vectorizer.errors import VectorizerError
 
@@ -86,6 +86,7 @@ def _root(
     """Keep embeddings in step with PostgreSQL tables."""
     _ = version
     be_quiet(quiet)
+    be_verbose(verbose)
     if verbose:
         _logs.configure("console", "debug")
     use_file(config_)

@@ -10,7 +10,16 @@ from typing import Any
 
 from vectorizer.config import Loaded, load
 
-__all__ = ["be_quiet", "going_offline", "is_quiet", "offline", "settings", "use_file"]
+__all__ = [
+    "be_quiet",
+    "be_verbose",
+    "going_offline",
+    "is_quiet",
+    "least_level",
+    "offline",
+    "settings",
+    "use_file",
+]
 
 
 class _Choice:
@@ -19,6 +28,7 @@ class _Choice:
     file: Path | None = None
     offline: bool = False
     quiet: bool = False
+    verbose: bool = False
 
 
 def use_file(file: Path | None) -> None:
@@ -50,6 +60,18 @@ def offline() -> bool:
 def be_quiet(quiet: bool) -> None:
     """Take over --quiet: print what was asked for and errors, no progress and no reports."""
     _Choice.quiet = quiet
+
+
+def be_verbose(verbose: bool) -> None:
+    """Take over --verbose: log what is done."""
+    _Choice.verbose = verbose
+
+
+def least_level() -> str | None:
+    """Return the level of logs that --verbose or --quiet ask for, if one of them was given."""
+    if _Choice.verbose:
+        return "debug"
+    return "warning" if _Choice.quiet else None
 
 
 def is_quiet() -> bool:

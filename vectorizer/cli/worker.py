@@ -14,7 +14,7 @@ import typer
 from vectorizer.cli._garbage import collect_seldom
 from vectorizer.cli._leaving import leave
 from vectorizer.cli._logs import LogFormat, LogLevel, configure
-from vectorizer.cli._settings import settings
+from vectorizer.cli._settings import least_level, settings
 from vectorizer.cli._shared import UrlOption, database_url
 from vectorizer.config import MetricsConfig
 from vectorizer.errors import ConfigurationError
@@ -125,7 +125,7 @@ def command(
         metrics={"port": metrics_port, "host": metrics_host},
         log={
             "format": "json" if json else log_format and log_format.value,
-            "level": log_level and log_level.value,
+            "level": log_level.value if log_level else least_level(),
         },
     ).config
     # Other commands need neither of them.

@@ -1,7 +1,7 @@
 -- The chunks stored for those rows of the batch that need comparing. row.time prunes the partitions.
--- The contents say where the text was cut; a text of one chunk was not.
+-- The contents say where the text was cut, and whether more than white space changed.
 select k.n::integer, d.id, timestamptz_send(d.time), d.chunk, d.content_hash, d.metadata = k.metadata::jsonb,
-       case when r.chunks > 1 then d.contents end
+       d.contents
 from rows from (
        jsonb_to_recordset((select keys from {schema}.lease where token = %(token)s)) as ({record}),
        unnest(%(wanted)b::boolean[]), unnest(%(metadata)b::text[]))

@@ -2,8 +2,8 @@
 
 The history has one JSON object per line, in time order, each with `document` and `text` (the
 whole document at that time); it may be compressed (.xz). A chunk goes to the embedder unless
-the previous version of its document has a chunk of the same text, or with the optional cache
-any version of any document.
+the previous version of its document has a chunk of the same text but for white space, or with the
+optional cache any version of any document has the same text.
 
     python tests/bench/chunking_replay.py document-edits.jsonl.xz --min-chars 400
 """
@@ -68,11 +68,12 @@ def replay(
     ever: set[str] = set()
     for document, text in history:
         known = stored.get(document, [])
+        words = {" ".join(chunk.split()) for chunk in known}
         chunks = rechunk(chunker, text, [] if afresh else known)
         totals.versions += 1
         totals.chunks += len(chunks)
         totals.characters += sum(map(len, chunks))
-        new = [chunk for chunk in chunks if chunk not in set(known)]
+        new = [chunk for chunk in chunks if " ".join(chunk.split()) not in words]
         totals.sent += sum(map(len, new))
         totals.uncached += sum(len(chunk) for chunk in set(new) if chunk not in ever)
         ever.update(chunks)

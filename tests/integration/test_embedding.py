@@ -325,6 +325,27 @@ def test_an_edited_paragraph_of_a_long_text_costs_the_chunks_it_touched(posts: P
     assert posts.vectorizer.run().texts == 0
 
 
+@pytest.mark.parametrize("paragraphs", [1, 40])
+def test_other_white_space_costs_nothing_and_is_stored(posts: Posts, paragraphs: int) -> None:
+    text = "\n\n".join(f"paragraph {n} " + "word " * 60 for n in range(paragraphs))
+    posts.db.execute("insert into post values (1, %s), (2, 'one two')", [text])
+    posts.attach().run()
+    vectors = "select embedding::text from post_embedding order by source_id, chunk"
+    before = posts.db.execute(vectors).fetchall()
+    wrapped = text.replace(" word word", "\n  word word\r\n")
+    posts.db.execute("update post set body = case id when 1 then %s else 'one  two' end", [wrapped])
+    assert posts.vectorizer.run().texts == 0
+    stored = "select contents from post_embedding where source_id = %s order by chunk"
+    found = "".join(contents for (contents,) in posts.db.execute(stored, [1]))
+    assert "".join(found.split()) == "".join(wrapped.split())
+    assert "\n  word word\r\n" in found
+    assert posts.db.execute(stored, [2]).fetchall() == [("one  two",)]
+    assert posts.db.execute(vectors).fetchall() == before
+    report = posts.vectorizer.verify()
+    assert report.ok, report
+    assert posts.vectorizer.run().rows == 0
+
+
 @pytest.mark.parametrize("where", ["metadata", "template"])
 def test_a_nul_in_json_is_the_matter_of_its_row_at_most(posts: Posts, where: str) -> None:
     posts.db.execute("alter table post add extra json")

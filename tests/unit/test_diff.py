@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -75,6 +76,44 @@ def test_other_metadata_is_a_change() -> None:
     other = StoredChunk(chunk.id, chunk.time, chunk.chunk, chunk.content_hash, False)
     (kept,) = diff_chunks(KEY, 0, ["a"], [other]).kept
     assert kept.changed
+
+
+def known(*texts: str) -> list[StoredChunk]:
+    """Return chunks that were stored for these texts, with the texts."""
+    new = diff_chunks(KEY, 0, texts, []).new
+    return [StoredChunk(one.id, 0, one.chunk, one.content_hash, True, one.text) for one in new]
+
+
+def test_other_white_space_is_written_and_keeps_the_vector() -> None:
+    stored = known("one two\nthree", "four", "five  six")
+    diff = diff_chunks(KEY, 0, ["one\ttwo three ", "four", "fivesix"], stored)
+    wrapped, same = diff.kept
+    assert (wrapped.id, wrapped.text) == (stored[0].id, "one\ttwo three ")
+    assert wrapped.content_hash == content_hash("one\ttwo three ")
+    assert (wrapped.changed, same.changed) == (True, False)
+    assert [chunk.text for chunk in diff.new] == ["fivesix"]
+    assert diff.stale == [stored[2]]
+
+
+def test_an_equal_text_comes_before_one_of_other_white_space() -> None:
+    stored = known("a b", "a  b")
+    diff = diff_chunks(KEY, 0, ["a  b", "a b", "a\nb"], stored)
+    assert [kept.text for kept in diff.kept] == [None, None]
+    assert [chunk.text for chunk in diff.new] == ["a\nb"]
+
+
+def test_a_text_that_is_not_known_is_not_compared_by_its_words() -> None:
+    stored = [replace(chunk, text=None) for chunk in known("a b")]
+    assert [chunk.text for chunk in diff_chunks(KEY, 0, ["a  b"], stored).new] == ["a  b"]
+
+
+def test_no_new_id_is_that_of_a_chunk_whose_white_space_changed() -> None:
+    (first,) = known("a b")
+    (kept,) = diff_chunks(KEY, 0, ["a  b"], [first]).kept
+    rewritten = replace(first, content_hash=kept.content_hash or b"", text=kept.text)
+    diff = diff_chunks(KEY, 1000, ["a b", "a  b"], [rewritten])
+    ids = [chunk.id for chunk in (*diff.new, *diff.kept)]
+    assert len(set(ids)) == len(ids) == 2
 
 
 @pytest.mark.parametrize("seed", range(30))

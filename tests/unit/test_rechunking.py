@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -98,6 +99,38 @@ def test_a_tiny_gap_joins_a_neighbour() -> None:
     chunker = Chunker(30, 60)
     assert rechunk(chunker, f"{old[0]}\n\nHa\n\n{old[1]}", old) == [old[0], f"Ha\n\n{old[1]}"]
     assert rechunk(chunker, "Ha", old) == ["Ha"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_other_white_space_moves_no_cut(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - the same in every run
+    text = "\n\n".join(prose(chance, 60))
+    old = Chunker(500, 800).split(text)
+    wrapped = re.sub(r"\s+", lambda _: chance.choice([" ", "\n", "\r\n  ", "\t"]), text)
+    chunks = rechunk(Chunker(500, 1000), wrapped, old)
+    assert [chunk.split() for chunk in chunks] == [chunk.split() for chunk in old]
+    edited = wrapped.replace("purr,", "hiss,", 1)
+    chunks = [" ".join(chunk.split()) for chunk in rechunk(Chunker(500, 1000), edited, old)]
+    assert sum(" ".join(chunk.split()) not in chunks for chunk in old) == 1
+
+
+def test_words_that_only_hold_those_of_a_chunk_are_others() -> None:
+    old = ["a cat sleeps on the mat all day", "a dog  barks"]
+    chunks = rechunk(Chunker(5, 40), f"{old[0]}\n\nAgra dog barksalot", old)
+    assert chunks == [old[0], "Agra dog barksalot"]
+
+
+def test_what_grows_little_by_little_is_not_left_in_little_pieces() -> None:
+    comments = prose(random.Random(6), 300)  # noqa: S311 - the same in every run
+    chunks: list[str] = []
+    sent = 0
+    for number in range(1, len(comments) + 1):
+        old = chunks
+        chunks = rechunk(Chunker(), "\n\n".join(comments[:number]), old)
+        sent += sum(len(chunk) for chunk in chunks if chunk not in old)
+    length = sum(map(len, chunks))
+    assert length / len(chunks) >= 300
+    assert sent <= 3 * length
 
 
 def test_where_chunks_overlap_the_old_ones_do_not_matter() -> None:

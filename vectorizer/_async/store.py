@@ -178,6 +178,8 @@ class AsyncStore:
                 "new_ids": [UUID(bytes=kept.id) for kept, _ in changed],
                 "chunks": [kept.chunk for kept, _ in changed],
                 "metadata": [metadata for _, metadata in changed],
+                "content_hashes": [kept.content_hash for kept, _ in changed],
+                "contents": [kept.text for kept, _ in changed],
             },
         )
 

@@ -105,8 +105,9 @@ class Pipeline:
         if row.unchanged:
             return Unchanged(row)
         try:
-            # What a verification found wrong is cut afresh.
-            before = [] if row.under_repair else [chunk.text for chunk in stored if chunk.text]
+            # What a verification found wrong is cut afresh. A text of one chunk was not cut.
+            was_cut = len(stored) > 1 and not row.under_repair
+            before = [chunk.text for chunk in stored if chunk.text] if was_cut else []
             texts = self._maker.texts(row.texts, before, refused)
         except InputTooLong as error:
             return Failed(row, _said(error))

@@ -80,7 +80,7 @@ def _report(vectorizers: list[Vectorizer], plans: dict[str, Plan], *, json: bool
 _SAID = {
     "install": "{}\nEmbed what is there: vectorizer run {name}",
     "run": "{}\nNothing had to be changed.",
-    "note": "is changed. No row has to be visited for it.",
+    "note": "is changed. No row is visited; an index is built by: vectorizer run {name}",
     "compare": "is changed. Compare every row: vectorizer run {name}",
     "generation": "gets a new generation, which takes over when it has caught up: "
     "vectorizer run {name}",

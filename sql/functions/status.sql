@@ -11,6 +11,7 @@ declare
   oldest_change timestamptz;
   retrying bigint;
   dead_letters bigint;
+  failure text;
   log_bytes bigint;
 begin
   for v in select * from {schema}.vectorizer where uninstalled_at is null order by name, serving desc, generation loop
@@ -19,10 +20,15 @@ begin
     execute format(
       'select l.entries, l.oldest,'
       '  (select count(*) from %1$I.%3$I where available_at is not null and lease is null and not dead),'
-      '  (select count(*) from %1$I.%3$I where dead)'
+      '  (select count(*) from %1$I.%3$I where dead),'
+      -- Why some row waits: what is wrong need not wait until it has been given up.
+      '  (select format(''%%s: %%s'', jsonb_build_object(%4$s), error) from %1$I.%3$I'
+      '   where available_at is not null and lease is null and not dead and error is not null'
+      '   order by available_at limit 1) '
       'from (select count(*) as entries, min(at) as oldest from (select at from %1$I.%2$I limit 1000000) as e) as l',
-      {schema_name}, v.log_table, v.row_table)
-    into waiting, oldest_change, retrying, dead_letters;
+      {schema_name}, v.log_table, v.row_table,
+      (select string_agg(format('%L, %I', k ->> 'column', k ->> 'name'), ', ') from jsonb_array_elements(v.key) as k))
+    into waiting, oldest_change, retrying, dead_letters, failure;
     if v.parents_table is not null then
       execute format('select $1 + count(*), least($2, min(at)) from %I.%I', {schema_name}, v.parents_table)
       into waiting, oldest_change using waiting, oldest_change;
@@ -55,7 +61,8 @@ begin
       'backfill_eta', case when v.paused_at is null then {schema}.backfill_eta(p) end,
       'warnings', case when source_dropped then '[]' else
         to_jsonb({schema}.log_warnings(v, log_bytes, oldest_change) || {schema}.horizon_warnings()
-          || {schema}.capture_warnings(v) || {schema}.unserved_warnings(p) || {schema}.index_warnings(v, p) || {schema}.destination_warnings(v) || {schema}.spending_warnings(v)) end,
+          || {schema}.capture_warnings(v) || {schema}.unserved_warnings(p)
+          || case when failure is not null then array['a row failed and waits for another attempt, ' || failure] else '{{}}' end || {schema}.index_warnings(v, p) || {schema}.destination_warnings(v) || {schema}.spending_warnings(v)) end,
       'tokens_today', (select tokens_sent from {schema}.usage u where u.vectorizer = v.id and u.day = {schema}.today()));
   end loop;
 end $$;

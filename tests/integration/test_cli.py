@@ -226,7 +226,10 @@ def test_run_exits_1_when_a_dead_letter_is_left(
     done = cli("run", "--url", blog)
     assert done.code == 0
     assert "2 embedded" in done.out
-    assert "; 1 rows failed" in done.out
+    assert "; 1 rows failed, see: vectorizer status blog" in done.out
+    (warning,) = cli("status", "--json", "--url", blog).json[0]["warnings"]
+    assert warning.startswith('a row failed and waits for another attempt, {"id": 1}: ')
+    assert "this text is refused" in warning
     for _ in range(4):
         assert cli("status", "--json", "--url", blog).json[0]["retrying"] == 1
         execute(blog, "update vectorizer.blog_row set available_at = now() where error is not null")

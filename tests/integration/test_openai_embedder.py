@@ -649,7 +649,7 @@ def test_the_configuration_makes_the_same_embedder(
         ({"api_key": None}, "no API key for OpenAI: set OPENAI_API_KEY"),
         ({"api_key": " "}, "no API key"),
         ({"api_key": "with blank"}, "the API key holds a blank"),
-        ({"model": "mystery"}, "'mystery' is not known: pass dimensions"),
+        ({"model": "mystery"}, "'mystery' is not known: give dimensions"),
         ({"dimensions": 0}, "dimensions must be at least 1"),
         ({"dimensions": 4000}, "text-embedding-3-small has 1536 dimensions"),
         ({"model": "text-embedding-ada-002", "dimensions": 512}, "it cannot give 512"),

@@ -165,6 +165,8 @@ def _complain(name: str, error: VectorizerError) -> None:
 
 def _print_counts(name: str, counts: Counts, dead: int) -> None:
     text = f"{name}: {describe(counts)}" + (f"; {dead} dead letters" if dead else "")
+    if counts.failed and not dead:
+        text += f", see: vectorizer status {name}"
     out.print(text, markup=False, soft_wrap=True)
 
 

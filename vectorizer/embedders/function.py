@@ -122,5 +122,5 @@ def _probe(function: EmbedFunction) -> int:
     except (TypeError, IndexError, KeyError) as error:
         raise ConfigurationError(
             f"{function!r} gave no vector for a text, but {str(vectors)[:80]}: it must return one "
-            f"a text, or pass dimensions="
+            f"a text, or give dimensions (--dimensions)"
         ) from error

@@ -485,8 +485,8 @@ def _dimensions_of(model: str, given: int | None, *, official: bool) -> int:
     known = _DIMENSIONS.get(model)
     if given is None and known is None:
         raise ConfigurationError(
-            f"the dimension of model {model!r} is not known: pass dimensions=, the number of "
-            f"components of its vectors"
+            f"the dimension of model {model!r} is not known: give dimensions (--dimensions), the "
+            f"number of components of its vectors"
         )
     # Behind another URL the name may be an alias of any model.
     if given and known and official and (given > known or (model == _FIXED and given != known)):

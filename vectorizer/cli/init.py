@@ -101,7 +101,8 @@ def _answers(columns: list[Column], given: dict[str, Any], *, ask: bool) -> dict
     for key in ("metadata", "key"):
         parts = answers.get(key, "").split(",")
         answers[key] = [part.strip() for part in parts if part.strip()]
-    return {key: value for key, value in answers.items() if value}
+    ordered = {**dict.fromkeys(guesses), **answers}  # what was asked stands first
+    return {key: value for key, value in ordered.items() if value}
 
 
 _QUESTIONS = {

@@ -22,8 +22,10 @@ from typing_extensions import Self
 __all__ = [
     "AsyncHeartbeat",
     "AsyncLock",
+    "AsyncSemaphore",
     "Heartbeat",
     "Lock",
+    "Semaphore",
     "call_async",
     "call_sync",
     "each_async",
@@ -39,6 +41,8 @@ Item = TypeVar("Item")
 
 AsyncLock = asyncio.Lock
 Lock = threading.Lock
+AsyncSemaphore = asyncio.Semaphore
+Semaphore = threading.Semaphore
 
 
 # Threads for the functions of users and providers: asyncio's own are as few as the cores plus

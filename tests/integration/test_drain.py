@@ -38,16 +38,17 @@ class Meeting(FakeEmbedder):
 
     def __init__(self, calls: int) -> None:
         super().__init__()
+        self.concurrency = calls
         self.most = self._now = 0
-        self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self._barrier = threading.Barrier(calls)
 
     def embed(self, texts: Sequence[str]) -> Any:
-        with self._lock:
+        with self._counting:
             self._now += 1
             self.most = max(self.most, self._now)
         self._barrier.wait(timeout=20)
-        with self._lock:
+        with self._counting:
             self._now -= 1
         return super().embed(texts)
 
@@ -57,6 +58,7 @@ class Waiting(FakeEmbedder):
 
     def __init__(self, answers: int, calls: int) -> None:
         super().__init__()
+        self.concurrency = calls
         self._answers = answers
         self._calls = calls
         self.full = asyncio.Event()
@@ -133,6 +135,33 @@ async def test_batches_are_at_the_model_at_once_but_not_more_than_allowed(make: 
     assert drain.counts["large"].rows == 45
     assert model.most == 3
     assert (await vectorizer.verify()).pending == 5
+
+
+class Single(FakeEmbedder):
+    """Is not made for several calls at once, as it says by not saying `concurrency`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alone = threading.Lock()
+        self.second = threading.Event()
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        if not self._alone.acquire(blocking=False):
+            self.second.set()
+            return super().embed(texts)
+        try:
+            self.second.wait(0.3)  # long enough for the other batch to come here, if it does
+            return super().embed(texts)
+        finally:
+            self._alone.release()
+
+
+async def test_a_model_that_takes_one_call_at_once_gets_one(make: Make) -> None:
+    model = Single()
+    drain, _ = await make(4, ["small"], small=model)
+    await drain.run()
+    assert drain.counts["small"].rows == 10
+    assert not model.second.is_set()
 
 
 async def test_all_of_them_together(make: Make) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from vectorizer.concurrency import call_async, each_async
+from vectorizer.concurrency import AsyncSemaphore, call_async, each_async
 from vectorizer.errors import (
     ConfigurationError,
     EmbedderRefused,
@@ -81,6 +81,8 @@ class AsyncSender:
         self._pack = packer
         self.limits = limits_of(embedder)
         self._dimensions = embedder.dimensions
+        # Of all batches in flight together.
+        self._slots = AsyncSemaphore(self.limits.concurrency)
         # Where `embed` makes several requests of one call, only this keeps apart what became
         # of each.
         self._embed = getattr(embedder, "embed_request", embedder.embed)
@@ -120,14 +122,15 @@ class AsyncSender:
 
     async def _call(self, texts: Sequence[str], sent: Sent) -> Exception | None:
         """Call the embedder once; return why it did not take these texts, None if it did."""
-        if sent.interruption is not None:
-            return sent.interruption
         tokens = sum(map(self.limits.count, texts))
-        sent.requests += 1
-        sent.texts += len(texts)
-        sent.tokens += tokens
-        started = perf_counter()
-        failure = await self._answer(texts, sent)
+        async with self._slots:
+            if sent.interruption is not None:
+                return sent.interruption
+            sent.requests += 1
+            sent.texts += len(texts)
+            sent.tokens += tokens
+            started = perf_counter()
+            failure = await self._answer(texts, sent)
         outcome = "ok" if failure is None else type(failure).__name__
         emit(outcome, texts=len(texts), tokens=tokens, seconds=perf_counter() - started)
         return failure

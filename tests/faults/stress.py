@@ -1,6 +1,6 @@
 """Random writers, workers and faults; in the end the copy must be right.
 
-    python tests/faults/stress.py --seconds 60 --seed 7 [--url URL] [--mutant NAME]
+    python tests/faults/stress.py --seconds 60 --seed 7 [--partitioned] [--url URL] [--mutant NAME]
 
 Writers (see writers.py) do to a table whatever SQL allows. Workers run in processes that are
 killed, stopped beyond their lease and continued, and whose connections are terminated. All the
@@ -34,7 +34,7 @@ import psycopg
 from comparison import compare
 from servers import own_database
 from stress_worker import DIMENSIONS, WorkerPlan
-from writers import SCHEMA, Keys, Writer, fill
+from writers import Keys, Writer, create, fill
 
 from vectorizer import Vectorizer
 from vectorizer.errors import DatabaseUnavailable
@@ -78,6 +78,7 @@ class StressPlan:
     workers: int = 3
     keys: Keys = field(default_factory=Keys)
     bulk: bool = True
+    partitioned: bool = False
     pace: float = 0.01
     lease_seconds: float = 1.0
     batch_sizes: tuple[int, ...] = (1, 7, 40, 200)
@@ -289,7 +290,7 @@ def run(plan: StressPlan, url: str) -> Report:
     dice = random.Random(f"{plan.seed} plan")  # noqa: S311
     with ExitStack() as stack:
         connection = stack.enter_context(psycopg.connect(url, autocommit=True))
-        connection.execute(SCHEMA)
+        create(connection, partitioned=plan.partitioned)
         fill(connection, plan.keys, dice)
         _hostile_defaults(connection, dice)
         prepared = connection.execute("show max_prepared_transactions").fetchone() or ("0",)
@@ -304,6 +305,7 @@ def run(plan: StressPlan, url: str) -> Report:
                 plan.seed,
                 keys=plan.keys,
                 bulk=plan.bulk,
+                partitioned=plan.partitioned,
                 two_phase=prepared != ("0",),
                 pace=plan.pace,
             )
@@ -431,11 +433,17 @@ def main() -> None:
     parser.add_argument(
         "--url", help="an empty database with pgvector; default: a server of its own"
     )
+    parser.add_argument("--partitioned", action="store_true", help="the table is partitioned")
     parser.add_argument("--mutant", help="break the workers: no_fence, ack_by_key, claim_and_read")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
-    plan = StressPlan(seed=seed, seconds=options.seconds, mutant=options.mutant)
+    plan = StressPlan(
+        seed=seed,
+        seconds=options.seconds,
+        partitioned=options.partitioned,
+        mutant=options.mutant,
+    )
     report = stress(plan) if options.url is None else run(plan, options.url)
     print(report)
     sys.exit(bool(report.failures))

@@ -18,10 +18,11 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg import sql
 
-__all__ = ["ROLE", "SCHEMA", "Keys", "Writer", "fill"]
+__all__ = ["ROLE", "Keys", "Writer", "create", "fill"]
 
 ROLE = "stress_app"
-SCHEMA = f"""
+_PARTS = 4
+_SCHEMA = """
 create table section (id integer primary key);
 insert into section select generate_series(1, 20);
 create table source (
@@ -33,15 +34,16 @@ create table source (
   published_at timestamptz,
   hidden boolean not null default false,
   section integer references section on delete cascade
-);
+) {partitioning};
+{parts}
 create view shown as select key, title, body from source where not hidden;
 -- What a BEFORE trigger rewrites is what has to be embedded.
 create function tidy() returns trigger language plpgsql as
   $$begin new.title := pg_catalog.btrim(new.title); return new; end$$;
 create trigger tidy before insert or update on source for each row execute function tidy();
-do $$begin create role {ROLE}; exception when duplicate_object or unique_violation then end$$;
-grant usage on schema public to {ROLE};
-grant all on source, section, shown to {ROLE};
+do $$begin create role {role}; exception when duplicate_object or unique_violation then end$$;
+grant usage on schema public to {role};
+grant all on all tables in schema public to {role};
 """
 _COLUMNS = "key, title, body, tag, published_at, hidden, section"
 _VALUES = "%s, %s, %s, %s, %s, %s, %s"
@@ -72,6 +74,22 @@ class Keys:
         """Return the ends of a range of keys in bulk."""
         start = 1_000_000 + dice.randrange(max(1, self.many - 300))
         return start, start + dice.randrange(20, 300)
+
+
+def create(connection: psycopg.Connection[Any], *, partitioned: bool) -> None:
+    """Make the tables."""
+    parts = (
+        f"create table source_{n} partition of source"
+        f" for values with (modulus {_PARTS}, remainder {n});"
+        for n in range(_PARTS if partitioned else 0)
+    )
+    connection.execute(
+        _SCHEMA.format(
+            partitioning="partition by hash (key)" if partitioned else "",
+            parts="".join(parts),
+            role=ROLE,
+        )
+    )
 
 
 def fill(connection: psycopg.Connection[Any], keys: Keys, dice: random.Random) -> None:
@@ -279,6 +297,25 @@ def truncate(cursor: Cursor, dice: random.Random, keys: Keys) -> None:
         update(cursor, dice, keys)
 
 
+def update_part(cursor: Cursor, dice: random.Random, keys: Keys) -> None:
+    for number in range(_PARTS):  # one of them has the key
+        cursor.execute(
+            f"update public.source_{number} set body = %s where key = %s",
+            [_text(dice), keys.one(dice)],
+        )
+
+
+def delete_from_part(cursor: Cursor, dice: random.Random, keys: Keys) -> None:
+    cursor.execute(
+        f"delete from public.source_{dice.randrange(_PARTS)} where key = any (%s)",
+        [[keys.one(dice) for _ in range(3)]],
+    )
+
+
+def truncate_part(cursor: Cursor, dice: random.Random, _keys: Keys) -> None:
+    cursor.execute(f"truncate public.source_{dice.randrange(_PARTS)}")
+
+
 Operation: TypeAlias = Callable[[Cursor, random.Random, Keys], None]
 _ONE_ROW: dict[Operation, float] = {
     insert: 6,
@@ -307,6 +344,9 @@ _MANY_ROWS: dict[Operation, float] = {
 }
 
 
+_OF_PARTS: dict[Operation, float] = {update_part: 3, delete_from_part: 1, truncate_part: 0.05}
+
+
 @dataclass
 class Tally:
     """What writers did, and what happened to them."""
@@ -321,8 +361,9 @@ class Tally:
 class Writer(threading.Thread):
     """Runs random transactions until told to stop.
 
-    bulk: whether to touch many rows at once, too; two_phase: whether the server can prepare
-    transactions; pace: the most seconds between two transactions.
+    bulk: whether to touch many rows at once, too; partitioned: whether the table is, so that its
+    parts can be written to; two_phase: whether the server can prepare transactions; pace: the
+    most seconds between two transactions.
     """
 
     def __init__(
@@ -333,6 +374,7 @@ class Writer(threading.Thread):
         *,
         keys: Keys,
         bulk: bool,
+        partitioned: bool,
         two_phase: bool,
         pace: float,
     ) -> None:
@@ -343,7 +385,11 @@ class Writer(threading.Thread):
         self._number = number
         self._dice = random.Random(f"{seed} writer {number}")  # noqa: S311
         self._keys = keys
-        self._operations = {**_ONE_ROW, **(_MANY_ROWS if bulk else {})}
+        self._operations = {
+            **_ONE_ROW,
+            **(_MANY_ROWS if bulk else {}),
+            **(_OF_PARTS if partitioned else {}),
+        }
         self._two_phase = two_phase
         self._pace = pace
         self._stop_asked = threading.Event()

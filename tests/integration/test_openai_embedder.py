@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
@@ -579,6 +580,15 @@ def test_close_ends_the_wait_for_the_next_attempt(server: Server) -> None:
         with pytest.raises(EmbedderUnavailable):
             call.result()
     assert time.monotonic() - started < 20
+
+
+def test_an_embedder_that_is_forgotten_leaves_no_socket_open(server: Server) -> None:
+    embedder = OpenAIEmbedder("test", dimensions=8, base_url=server.url)
+    embedder.embed(["a"])
+    client = embedder._connect()
+    del embedder
+    gc.collect()
+    assert client.is_closed()
 
 
 def test_close_under_another_thread(make: Callable[..., OpenAIEmbedder], server: Server) -> None:

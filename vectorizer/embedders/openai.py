@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import uniform
@@ -104,7 +105,7 @@ class OpenAIEmbedder:
     times more (half a minute in all).
 
     One embedder serves any number of threads. It opens its connections when it is first
-    used and keeps them until `close`; it is a context manager too.
+    used and keeps them until `close`, or as long as it lives; it is a context manager too.
 
     Raises ConfigurationError if an option cannot work or there is no API key.
     """
@@ -372,6 +373,8 @@ class OpenAIEmbedder:
                     timeout=self._timeout,
                     max_retries=0,
                 )
+                # Sockets that are merely forgotten are warned of.
+                weakref.finalize(self, self._client.close).atexit = False
             return self._client
 
     def _check_open(self) -> None:

@@ -250,6 +250,23 @@ def test_what_needs_no_model_is_done_in_a_long_pause(attach: Attach) -> None:
     assert post.value("select count(*) from vectorizer.post_row") == 4
 
 
+def test_what_waits_for_the_model_is_not_looked_at_in_each_pause(attach: Attach) -> None:
+    post = attach()
+    post.settle()
+    post.sql("update post set body = 'changed ' || id")
+    for rows in (20, 0, 0):
+        hold(post, 600)
+        post.sql("insert into post values (100, 't', null)")
+        post.sql("delete from post where id = 100")
+        assert post.vectorizer.process() == rows + 1
+        with pytest.raises(EmbedderUnavailable):
+            post.vectorizer.process()
+        # The pause is over, and the provider asks for another.
+        post.sql("truncate vectorizer.provider")
+        post.sql("update vectorizer.post_row set available_at = now() where available_at > now()")
+    assert post.settle().texts == 20
+
+
 def test_a_short_pause_is_waited_for(attach: Attach) -> None:
     post = attach()
     hold(post, 9)

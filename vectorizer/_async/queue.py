@@ -46,9 +46,12 @@ class _TruncateFoundError(Exception):
 class _Claim:
     """The keys won so far under one token: as JSON, the way they came from the database."""
 
-    def __init__(self, token: UUID, rows: int, *, backfill: bool = True) -> None:
+    def __init__(
+        self, token: UUID, rows: int, *, backfill: bool = True, retries: bool = True
+    ) -> None:
         self.token = token
         self.backfill = backfill
+        self.retries = retries
         self.keys: list[str] = []
         self.size = 0
         self.oldest: datetime | None = None
@@ -101,16 +104,20 @@ class AsyncQueue:
         self._look_back_at = float("-inf")
         self._claims = 0
 
-    async def claim(self, rows: int, *, backfill: bool = True) -> Batch | None:
+    async def claim(
+        self, rows: int, *, backfill: bool = True, retries: bool = True
+    ) -> Batch | None:
         """Take up to `rows` keys under one new lease; None only if nothing was claimable.
 
-        Without `backfill`, rows that nobody has looked at yet are left alone.
+        Without `backfill`, rows that nobody has looked at yet are left alone, and without
+        `retries` those that were given back and are due.
         """
         if self._fans_out:
             await self._fan_out(rows)
         while True:
             try:
-                batch, more = await self._claim_once(_Claim(uuid4(), rows, backfill=backfill))
+                claim = _Claim(uuid4(), rows, backfill=backfill, retries=retries)
+                batch, more = await self._claim_once(claim)
             except _TruncateFoundError as found:
                 await self._truncated(found.entries)
                 continue
@@ -170,9 +177,10 @@ class AsyncQueue:
         """
         self._claims += 1
         more = False
-        claim.add(
-            await self._fetch(connection, "claim_retries", token=claim.token, rows=claim.wanted)
-        )
+        if claim.retries:
+            claim.add(
+                await self._fetch(connection, "claim_retries", token=claim.token, rows=claim.wanted)
+            )
         if self._claims % _BACKFILL_TURN == 0 and claim.wanted:
             more = await self._claim_behind_cursors(connection, claim)
         if claim.wanted:

@@ -62,7 +62,8 @@ class Generation:
         """Take up to `rows` keys; None only if nothing was claimable.
 
         While the model is not to be asked, changes are claimed all the same, for what needs no
-        model (deletions, above all), but the backfill rests.
+        model (deletions, above all), but the backfill rests. So do, in a pause of the provider,
+        rows that were given back: they would be looked at in each pause anew.
 
         Raises VectorizerPaused if this generation is paused, EmbedderUnavailable if nothing was
         claimable and its provider has asked for a pause.
@@ -76,8 +77,9 @@ class Generation:
         if restraint is None:
             return self.queue.claim(rows)
         batch = None
-        if restraint.held is None or restraint.seconds > _SHORT_HOLD_SECONDS:
-            batch = self.queue.claim(rows, backfill=False)
+        held = restraint.held is not None
+        if not held or restraint.seconds > _SHORT_HOLD_SECONDS:
+            batch = self.queue.claim(rows, backfill=False, retries=not held)
         if batch is not None:
             return replace(batch, held_seconds=restraint.seconds)
         if restraint.held is not None:

@@ -169,3 +169,23 @@ def test_many_edits_of_a_long_text() -> None:
         paragraphs[number] += " Edited."
     chunks = rechunk(Chunker(), "\n\n".join(paragraphs), old)
     assert sum(chunk not in old for chunk in chunks) <= 250
+
+
+def test_an_edit_in_every_other_chunk_of_a_long_text_takes_linear_time() -> None:
+    paragraphs = [f"word{number:05} " * 60 for number in range(16_000)]
+    old = Chunker().split("\n\n".join(paragraphs))
+    for number in range(0, len(paragraphs), 2):
+        paragraphs[number] = paragraphs[number].replace(" ", " edited ", 1)
+    chunks = rechunk(Chunker(), "\n\n".join(paragraphs), old)
+    assert set(old[1::2]) <= set(chunks)
+
+
+def test_white_space_in_several_gaps_at_once() -> None:
+    paragraphs = prose(random.Random(7), 40)  # noqa: S311 - the same in every run
+    chunker = Chunker(1, 1000, splitter="markdown")
+    old = chunker.split("\n\n".join(paragraphs))
+    parts = [*old]
+    for number in range(0, len(parts), 3):
+        parts[number] = parts[number].replace(" ", "\n")
+    chunks = rechunk(chunker, "\n\n".join(parts), old)
+    assert [chunk.split() for chunk in chunks] == [chunk.split() for chunk in old]

@@ -37,6 +37,20 @@ class Picky(FakeEmbedder):
         return super().embed(texts)
 """
 
+# Goes away after one answer.
+ONE_ANSWER = """
+from vectorizer.errors import EmbedderUnavailable
+from vectorizer.testing import FakeEmbedder
+
+class OneAnswer(FakeEmbedder):
+    config = {"provider": "failing_embedder:OneAnswer"}
+
+    def embed(self, texts):
+        if self.calls:
+            raise EmbedderUnavailable("nobody is there")
+        return super().embed(texts)
+"""
+
 
 @dataclass
 class Done:
@@ -268,6 +282,34 @@ def unserved(url: str) -> dict[tuple[str, int], Any]:
     """Return what metrics say of each generation."""
     with Database(url) as database:
         return {one: told["unserved"] for one, told in Schema(database).extras().items()}
+
+
+def test_run_leaves_to_the_next_what_it_may_not_send(cli: Cli, installed: str) -> None:
+    left = cli("run", "--max-tokens", "1", "--url", installed)
+    assert (left.code, left.err) == (0, "")
+    assert left.out == (
+        "blog: 3 rows; chunks: 0 embedded, 0 kept, 0 deleted; the tokens of --max-tokens are sent, "
+        "and the rest waits for the next run\n"
+    )
+    some = cli("run", "--json", "--max-tokens", "12", "--url", installed)
+    assert some.code == 0
+    assert (some.json["blog"]["embedded"], some.json["blog"]["tokens"]) == (1, 10)
+    assert cli("run", "--json", "--url", installed).json["blog"]["embedded"] == 1
+
+
+def test_run_tells_what_was_done_before_an_error(
+    cli: Cli, blog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_embedder.py").write_text(ONE_ANSWER)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli("install", "blog", "--chunk-column", "contents",
+               "--embedder", "failing_embedder:OneAnswer", "--url", blog).code == 0  # fmt: skip
+    run = ("run", "--batch-size", "1", "--concurrency", "1", "--url", blog)
+    done = cli(*run)
+    assert (done.code, "nobody is there" in done.err) == (1, True)
+    assert done.out == "blog: 1 rows; chunks: 1 embedded, 0 kept, 0 deleted\n"
+    again = cli(*run, "--json").json["blog"]
+    assert (again["embedded"], "nobody is there" in again["error"]) == (1, True)
 
 
 def test_run_exits_1_when_paused_and_serves_the_others(cli: Cli, installed: str) -> None:

@@ -337,6 +337,8 @@ class AsyncVectorizer:
         Returns what was done; the number of seconds after which another turn makes sense, while
         other workers hold all that is left; or None if nothing is left. Raises as `run` does.
         """
+        if budget is not None:
+            budget.check(self.name)
         await self._generations.check()
         await self._upkeep.look([self.name])
         counts = await self._process(budget)

@@ -105,8 +105,8 @@ class Generation:
     def process(self, batch: Batch, budget: RunBudget | None = None) -> Counts:
         """Load a batch, embed what is new of it, write and ack it; return what was done.
 
-        Raises EmbedderUnavailable, EmbedderRefused, BudgetExhausted or DatabaseError; what could
-        be embedded has been written then, and the rest of the batch given back.
+        Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; what could be embedded has
+        been written then, and the rest of the batch given back.
         """
         try:
             with Heartbeat(lambda: self.queue.extend(batch), self.queue.lease_seconds / 3):

@@ -27,8 +27,8 @@ class Processed:
     """What became of each row of a batch, and what it cost.
 
     interruption: why some rows are Released, to be raised when the others are written: None,
-    EmbedderUnavailable, EmbedderRefused, BudgetExhausted, or what the embedder's configuration or
-    import raised. release_seconds: how long Released rows are to wait.
+    EmbedderUnavailable, EmbedderRefused, or what the embedder's configuration or import raised.
+    release_seconds: how long Released rows are to wait.
     """
 
     outcomes: list[Outcome]
@@ -84,7 +84,7 @@ class Pipeline:
                 if _holds(prepared[row.number], too_long):
                     chunks = stored.get(row.number, ())
                     prepared[row.number] = self._prepare(row, chunks, refused)
-        interruption = total.interruption or purse.exhausted
+        interruption = total.interruption
         return Processed(
             [self._settled(outcome, total) for outcome in prepared.values()],
             self._spent(list(prepared.values()), total),

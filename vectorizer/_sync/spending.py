@@ -24,17 +24,33 @@ __all__ = ["Purse", "Spending", "Restraint", "RunBudget"]
 _LONGEST_HOLD = 3600.0
 
 
-@dataclass(slots=True)
 class RunBudget:
-    """How many tokens a run may still send."""
+    """How many tokens a run may still send, and whose rows had to go without.
 
-    tokens: int
+    Their drains end, when what there were tokens for is written.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+        self._short: set[str] = set()
 
     def take(self, wanted: int) -> int:
         """Take tokens out, or put them back if negative; return how many of them there were."""
-        granted = min(wanted, self.tokens)
-        self.tokens -= granted
+        granted = min(wanted, self._tokens)
+        self._tokens -= granted
         return granted
+
+    def fell_short(self, name: str) -> None:
+        """Note that a batch of this vectorizer needed more than there was."""
+        self._short.add(name)
+
+    def check(self, name: str) -> None:
+        """Raise BudgetExhausted if there was too little for this vectorizer."""
+        if name in self._short:
+            raise BudgetExhausted(
+                "this run has sent as many tokens as it may; the rows that are left wait for the "
+                "next one"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,7 @@ class Spending:
     ) -> None:
         self._database = database
         self._vectorizer = installation.id
-        self._name = installation.name
+        self.name = installation.name
         self._statements = Statements(database.schema, installation, reuse)
         self._reuses = reuse is not None
         definition = installation.definition
@@ -152,7 +168,7 @@ class Spending:
         if seconds is None:
             return Restraint() if spent else None
         held = EmbedderUnavailable(
-            f"vectorizer {self._name}: the provider asked for a pause until {until} UTC: {reason}",
+            f"vectorizer {self.name}: the provider asked for a pause until {until} UTC: {reason}",
             retry_after=seconds,
         )
         return Restraint(held, seconds)
@@ -167,8 +183,6 @@ class Purse:
         self._budget = budget
         self._held = batch.held_seconds > 0
         self.limited = spending.limited or budget is not None or self._held
-        self.exhausted: BudgetExhausted | None = None
-        """Set when the budget of the run was not enough: the run is to end."""
         self.release_seconds = 0.0
         """How long rows have to wait whose texts may not be sent now."""
 
@@ -189,11 +203,8 @@ class Purse:
                 self.release_seconds = seconds
                 if self._budget is not None:
                     self._budget.take(granted - of_run)
-        if granted == of_run < tokens:
-            self.exhausted = BudgetExhausted(
-                "this run has sent as many tokens as it may; the rows that are left wait for the "
-                "next one"
-            )
+        if self._budget is not None and granted == of_run < tokens:
+            self._budget.fell_short(self._spending.name)
         return granted
 
     def give_back(self, tokens: int) -> None:

@@ -338,6 +338,8 @@ class Vectorizer:
         Returns what was done; the number of seconds after which another turn makes sense, while
         other workers hold all that is left; or None if nothing is left. Raises as `run` does.
         """
+        if budget is not None:
+            budget.check(self.name)
         self._generations.check()
         self._upkeep.look([self.name])
         counts = self._process(budget)

@@ -28,7 +28,8 @@ from vectorizer.cli._shared import (
     schema_name,
     selected,
 )
-from vectorizer.errors import ConfigurationError, DatabaseError, VectorizerError
+from vectorizer.errors import BudgetExhausted, ConfigurationError, DatabaseError, VectorizerError
+from vectorizer.types import JSON
 from vectorizer.worker import Drain, WorkerOptions
 
 HELP = """Embed whatever waits, then end: for cron and Kubernetes jobs.
@@ -83,19 +84,18 @@ def command(
             max_tokens=max_tokens,
         )
     )
-    errors = drain.errors
-    counts = {name: done for name, done in drain.counts.items() if name not in errors}
+    # What was to be left to the next run is no error.
+    short = {name for name, why in drain.errors.items() if isinstance(why, BudgetExhausted)}
+    errors = {name: error for name, error in drain.errors.items() if name not in short}
     for name, error in errors.items():
         _complain(name, error)
     if json:
-        print_json(
-            {name: {**dict(counts[name]), "dead_letters": dead[name]} for name in counts}
-            | {name: {"error": str(error)} for name, error in errors.items()}
-        )
+        print_json(_as_json(drain.counts, dead, errors))
     elif not is_quiet():
-        for name, done in counts.items():
-            _print_counts(name, done, dead[name])
-    left = any(dead[name] for name in counts)
+        for name, done in drain.counts.items():
+            if done.rows or name not in errors:
+                _print_counts(name, done, dead[name], short=name in short)
+    left = any(dead.values())
     raise typer.Exit(max([int(left), *(exit_code(error) for error in errors.values())]))
 
 
@@ -163,10 +163,23 @@ def _complain(name: str, error: VectorizerError) -> None:
     complain(str(error) if name in str(error) else f"{name}: {error}")
 
 
-def _print_counts(name: str, counts: Counts, dead: int) -> None:
+def _as_json(
+    counts: Mapping[str, Counts], dead: Mapping[str, int], errors: Mapping[str, VectorizerError]
+) -> dict[str, dict[str, JSON]]:
+    told: dict[str, dict[str, JSON]] = {
+        name: {**dict(done), "dead_letters": dead[name]} for name, done in counts.items()
+    }
+    for name, error in errors.items():
+        told.setdefault(name, {})["error"] = str(error)
+    return told
+
+
+def _print_counts(name: str, counts: Counts, dead: int, *, short: bool) -> None:
     text = f"{name}: {describe(counts)}" + (f"; {dead} dead letters" if dead else "")
     if counts.failed and not dead:
         text += f", see: vectorizer status {name}"
+    if short:
+        text += "; the tokens of --max-tokens are sent, and the rest waits for the next run"
     out.print(text, markup=False, soft_wrap=True)
 
 

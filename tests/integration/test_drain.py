@@ -204,12 +204,23 @@ async def test_no_batch_is_begun_that_may_be_one_too_many(make: Make, rows: int)
 
 
 async def test_no_more_tokens_are_sent_than_allowed_in_all(make: Make) -> None:
-    drain, _ = await make(3)
+    drain, (large, *_) = await make(3)
     text = 3  # tokens of 'text 10' by the estimate, as of most
     await drain.run(max_tokens=20 * text)
     assert isinstance(drain.errors["large"], BudgetExhausted)
     tokens = sum(counts.tokens for counts in drain.counts.values())
     assert 15 * text < tokens <= 20 * text
+    assert drain.counts["large"].embedded == (await large.status())["embeddings"] > 0
+
+
+async def test_a_cancellation_counts_though_a_turn_ends_at_that_moment() -> None:
+    drain = Drain(concurrency=1, batch_size=BATCH)
+    resting = asyncio.create_task(drain._rest(20.0))
+    await asyncio.sleep(0)
+    drain._wake.set()
+    resting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await resting
 
 
 async def test_a_cancelled_drain_gives_everything_back(make: Make, vectorizer_url: str) -> None:

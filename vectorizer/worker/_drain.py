@@ -20,6 +20,7 @@ __all__ = ["Drain"]
 
 _Turn: TypeAlias = "asyncio.Task[Counts | float | None]"
 
+_LONGEST_REST_SECONDS = 3600.0
 # After a batch is given back: how long its own statements may still take.
 _GIVE_BACK_SECONDS = 2.0
 
@@ -144,8 +145,14 @@ class Drain:
 
     async def _rest(self, seconds: float) -> None:
         """Wait until a turn has claimed its batch or ended, or that time is over."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), None if seconds == float("inf") else seconds)
+        # Before Python 3.12 `wait_for` swallows a cancellation that comes together with the wake.
+        alarm = asyncio.get_running_loop().call_later(
+            min(seconds, _LONGEST_REST_SECONDS), self._wake.set
+        )
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
         self._wake.clear()
 
     def _end(self, turn: _Turn, progress: Callable[[str, Counts], None] | None) -> None:

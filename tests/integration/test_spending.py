@@ -267,6 +267,24 @@ def test_what_waits_for_the_model_is_not_looked_at_in_each_pause(attach: Attach)
     assert post.settle().texts == 20
 
 
+def test_a_new_generation_goes_on_while_the_provider_of_the_old_one_is_held(
+    attach: Attach,
+) -> None:
+    class Elsewhere(FakeEmbedder):
+        config = {"provider": "elsewhere"}  # noqa: RUF012 - as a class of the user has it
+
+    post = attach(batch_size=5)
+    post.settle()
+    hold(post, 600)
+    with Vectorizer(
+        post.url, "post", embedder=Elsewhere(model="other"), chunk_column="body", batch_size=5
+    ) as changed:
+        changed.install(change=True)
+        assert changed.run().texts == 20
+        assert changed.status()["generation"] == 2
+        assert changed.verify().ok
+
+
 def test_a_short_pause_is_waited_for(attach: Attach) -> None:
     post = attach()
     hold(post, 9)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from vectorizer._async.database import AsyncDatabase
 from vectorizer._async.generation import AsyncGeneration
 from vectorizer._async.schema import AsyncSchema
-from vectorizer._async.spending import RunBudget
+from vectorizer._async.spending import ProviderHeld, RunBudget
 from vectorizer._async.vector_index import ensure_index
 from vectorizer.batch import Counts
 from vectorizer.concurrency import call_async
@@ -78,12 +78,17 @@ class AsyncGenerations:
         """Process one batch of up to `rows` rows; None only if nothing was claimable.
 
         Errors of the serving generation are raised. Another one that fails leaves its turn to
-        the rest, and its error is raised when nothing else is left to do.
+        the rest, and its error is raised when nothing else is left to do. So does the serving one
+        in a pause of its provider: the others may have another.
         """
         failure: VectorizerError | None = None
         for generation in self._in_turn(await self._ready()):
             try:
                 counts = await self._process(generation, rows, budget)
+            except ProviderHeld as error:
+                one = generation.installation
+                failure = failure or (error if one.serving or one.takes_over else None)
+                continue
             except (EmbedderError, VectorizerPaused) as error:
                 if generation.installation.serving:
                     raise
@@ -92,7 +97,8 @@ class AsyncGenerations:
                 continue
             if counts is not None:
                 return counts
-        if failure is not None:
+        # Where another one serves since a moment, it does not matter what became of the old one.
+        if failure is not None and self._known:
             raise failure
         return None
 

@@ -17,10 +17,14 @@ from vectorizer.errors import BudgetExhausted, EmbedderUnavailable
 from vectorizer.packing import field
 from vectorizer.statements import Statements
 
-__all__ = ["AsyncPurse", "AsyncSpending", "Restraint", "RunBudget"]
+__all__ = ["AsyncPurse", "AsyncSpending", "ProviderHeld", "Restraint", "RunBudget"]
 
 # A provider may ask for any pause; nobody is held up longer than this many seconds at once.
 _LONGEST_HOLD = 3600.0
+
+
+class ProviderHeld(EmbedderUnavailable):
+    """The provider asked for a pause before: it was not asked now."""
 
 
 class RunBudget:
@@ -60,7 +64,7 @@ class Restraint:
     used up.
     """
 
-    held: EmbedderUnavailable | None = None
+    held: ProviderHeld | None = None
     seconds: float = 0.0
 
 
@@ -168,7 +172,7 @@ class AsyncSpending:
             seconds, until, reason, spent = await found.fetchone() or (None, "", "", False)
         if seconds is None:
             return Restraint() if spent else None
-        held = EmbedderUnavailable(
+        held = ProviderHeld(
             f"vectorizer {self.name}: the provider asked for a pause until {until} UTC: {reason}",
             retry_after=seconds,
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from vectorizer._sync.database import Database
 from vectorizer._sync.generation import Generation
 from vectorizer._sync.schema import Schema
-from vectorizer._sync.spending import RunBudget
+from vectorizer._sync.spending import ProviderHeld, RunBudget
 from vectorizer._sync.vector_index import ensure_index
 from vectorizer.batch import Counts
 from vectorizer.concurrency import call_sync
@@ -79,12 +79,17 @@ class Generations:
         """Process one batch of up to `rows` rows; None only if nothing was claimable.
 
         Errors of the serving generation are raised. Another one that fails leaves its turn to
-        the rest, and its error is raised when nothing else is left to do.
+        the rest, and its error is raised when nothing else is left to do. So does the serving one
+        in a pause of its provider: the others may have another.
         """
         failure: VectorizerError | None = None
         for generation in self._in_turn(self._ready()):
             try:
                 counts = self._process(generation, rows, budget)
+            except ProviderHeld as error:
+                one = generation.installation
+                failure = failure or (error if one.serving or one.takes_over else None)
+                continue
             except (EmbedderError, VectorizerPaused) as error:
                 if generation.installation.serving:
                     raise
@@ -93,7 +98,8 @@ class Generations:
                 continue
             if counts is not None:
                 return counts
-        if failure is not None:
+        # Where another one serves since a moment, it does not matter what became of the old one.
+        if failure is not None and self._known:
             raise failure
         return None
 

@@ -18,10 +18,14 @@ from vectorizer.errors import BudgetExhausted, EmbedderUnavailable
 from vectorizer.packing import field
 from vectorizer.statements import Statements
 
-__all__ = ["Purse", "Spending", "Restraint", "RunBudget"]
+__all__ = ["Purse", "Spending", "ProviderHeld", "Restraint", "RunBudget"]
 
 # A provider may ask for any pause; nobody is held up longer than this many seconds at once.
 _LONGEST_HOLD = 3600.0
+
+
+class ProviderHeld(EmbedderUnavailable):
+    """The provider asked for a pause before: it was not asked now."""
 
 
 class RunBudget:
@@ -61,7 +65,7 @@ class Restraint:
     used up.
     """
 
-    held: EmbedderUnavailable | None = None
+    held: ProviderHeld | None = None
     seconds: float = 0.0
 
 
@@ -167,7 +171,7 @@ class Spending:
             seconds, until, reason, spent = found.fetchone() or (None, "", "", False)
         if seconds is None:
             return Restraint() if spent else None
-        held = EmbedderUnavailable(
+        held = ProviderHeld(
             f"vectorizer {self.name}: the provider asked for a pause until {until} UTC: {reason}",
             retry_after=seconds,
         )

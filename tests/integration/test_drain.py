@@ -213,16 +213,6 @@ async def test_no_more_tokens_are_sent_than_allowed_in_all(make: Make) -> None:
     assert drain.counts["large"].embedded == (await large.status())["embeddings"] > 0
 
 
-async def test_a_cancellation_counts_though_a_turn_ends_at_that_moment() -> None:
-    drain = Drain(concurrency=1, batch_size=BATCH)
-    resting = asyncio.create_task(drain._rest(20.0))
-    await asyncio.sleep(0)
-    drain._wake.set()
-    resting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await resting
-
-
 async def test_a_cancelled_drain_gives_everything_back(make: Make, vectorizer_url: str) -> None:
     model = Waiting(answers=2, calls=3)
     drain, (vectorizer,) = await make(3, ["large"], large=model)

@@ -15,12 +15,12 @@ from vectorizer._async.vectorizer import AsyncVectorizer
 from vectorizer.batch import Counts
 from vectorizer.errors import DatabaseError, VectorizerError
 from vectorizer.events import BatchClaimed, Event
+from vectorizer.worker._wake import rest
 
 __all__ = ["Drain"]
 
 _Turn: TypeAlias = "asyncio.Task[Counts | float | None]"
 
-_LONGEST_REST_SECONDS = 3600.0
 # After a batch is given back: how long its own statements may still take.
 _GIVE_BACK_SECONDS = 2.0
 
@@ -145,14 +145,7 @@ class Drain:
 
     async def _rest(self, seconds: float) -> None:
         """Wait until a turn has claimed its batch or ended, or that time is over."""
-        # Before Python 3.12 `wait_for` swallows a cancellation that comes together with the wake.
-        alarm = asyncio.get_running_loop().call_later(
-            min(seconds, _LONGEST_REST_SECONDS), self._wake.set
-        )
-        try:
-            await self._wake.wait()
-        finally:
-            alarm.cancel()
+        await rest(self._wake, seconds)
         self._wake.clear()
 
     def _end(self, turn: _Turn, progress: Callable[[str, Counts], None] | None) -> None:

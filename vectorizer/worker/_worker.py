@@ -33,6 +33,7 @@ from vectorizer.worker._options import WorkerOptions
 from vectorizer.worker._probe import Probe
 from vectorizer.worker._schedule import Schedule
 from vectorizer.worker._served import Entry, Served
+from vectorizer.worker._wake import rest
 
 __all__ = ["Worker"]
 
@@ -211,8 +212,7 @@ class Worker:
             raise _StoppedError
 
     async def _rest(self, seconds: float) -> None:
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(seconds, 0.0))
+        await rest(self._wake, seconds)
         if not self._stopping:
             self._wake.clear()
 

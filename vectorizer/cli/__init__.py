@@ -42,7 +42,7 @@ from vectorizer.cli import (
     worker,
 )
 from vectorizer.cli._settings import be_quiet, be_verbose, use_file
-from vectorizer.cli._shared import complain, exit_code
+from vectorizer.cli._shared import complain, exit_code, flowing
 from vectorizer.errors import VectorizerError
 
 __all__ = ["app", "main"]
@@ -117,13 +117,13 @@ for module in (
     grant,
 ):
     name = module.__name__.rpartition(".")[2].replace("_", "-")
-    app.command(name, help=module.HELP)(module.command)
+    app.command(name, help=flowing(module.HELP))(module.command)
 app.command(
     "sql",
-    help=sql.HELP,
+    help=flowing(sql.HELP),
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(sql.command)
-app.add_typer(config.app, name="config", help=config.HELP)
+app.add_typer(config.app, name="config", help=flowing(config.HELP))
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "complain",
     "database_url",
     "exit_code",
+    "flowing",
     "opened",
     "print_json",
     "print_sql",
@@ -88,6 +89,11 @@ _PASSING = (
 def exit_code(error: VectorizerError) -> int:
     """Return 1 for what may pass or is somebody's wish, 2 for what the user has to mend."""
     return 1 if isinstance(error, _PASSING) else 2
+
+
+def flowing(text: str) -> str:
+    """Return paragraphs without their line ends, for a terminal of any width."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def complain(message: str) -> None:

@@ -10,7 +10,15 @@ import typer
 from pydantic_core import to_jsonable_python
 
 from vectorizer.cli._settings import settings
-from vectorizer.cli._shared import JsonOption, UrlOption, database_url, opened, out, print_json
+from vectorizer.cli._shared import (
+    JsonOption,
+    UrlOption,
+    database_url,
+    flowing,
+    opened,
+    out,
+    print_json,
+)
 from vectorizer.config import Loaded, masked
 from vectorizer.definition import Installation
 from vectorizer.errors import NotInstalled
@@ -34,10 +42,10 @@ Example: vectorizer config show blog
 # What only the registry knows: the file says it by the embedder, or not at all.
 _OURS = {"model", "dimensions"}
 
-app = typer.Typer(help=HELP)
+app = typer.Typer(help=flowing(HELP))
 
 
-@app.command("check", help=CHECK_HELP)
+@app.command("check", help=flowing(CHECK_HELP))
 def check(json: JsonOption = False) -> None:
     """Check the configuration."""
     loaded = settings()
@@ -54,7 +62,7 @@ def check(json: JsonOption = False) -> None:
     )
 
 
-@app.command("show", help=SHOW_HELP)
+@app.command("show", help=flowing(SHOW_HELP))
 def show(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Installed vectorizer.")

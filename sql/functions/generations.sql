@@ -65,6 +65,9 @@ begin
     joined_view = case when wanted ? 'joined' or v.joined_view is not null then {schema}.object_name(v.label, '_joined') end,
     parents_table = case when wanted ? 'joined' or v.joined_view is not null then {schema}.object_name(v.label, '_parents') end
   where id = v.id;
+  if v.definition -> 'max_tokens_per_day' is distinct from wanted -> 'max_tokens_per_day' then
+    perform {schema}.renew_budget(v);
+  end if;
   if comparing then
     perform {schema}.reattach(v.id);
   end if;

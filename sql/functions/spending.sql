@@ -31,6 +31,17 @@ begin
   return granted;
 end $$;
 
+-- Another budget: what waited for tomorrow under the old one is tried under the new one.
+create or replace function {schema}.renew_budget(v {schema}.vectorizer) returns void
+language plpgsql as $$
+begin
+  update {schema}.usage set exhausted = false where vectorizer = v.id and day = {schema}.today();
+  execute format(
+    'update %1$I.%2$I set available_at = clock_timestamp() where ctid = any (array('
+    '  select ctid from %1$I.%2$I where available_at > clock_timestamp() and lease is null and attempts = 0 and not dead'
+    '  for update skip locked))', {schema_name}, v.row_table);
+end $$;
+
 -- How the cache is bounded; whoever needs other bounds sets his own, such as:
 -- alter database shop set vectorizer.cache_max_rows = '1000000'
 create or replace function {schema}.cache_max_rows() returns bigint

@@ -167,9 +167,20 @@ def test_the_budget_of_a_day(attach: Attach) -> None:
         post.url, "post", embedder=FakeEmbedder(), chunk_column="body", max_tokens_per_day=10_000
     ) as richer:
         richer.install(change=True)
-        post.sql(f"update {row} set available_at = now() where available_at > now()")
         richer.run()
         post.settle()
+
+
+def test_a_larger_budget_is_used_at_once(attach: Attach) -> None:
+    post = attach(max_tokens_per_day=8 * TOKENS, batch_size=5)
+    assert post.vectorizer.run().texts == 8
+    with Vectorizer(
+        post.url, "post", embedder=post.embedder, chunk_column="body", max_tokens_per_day=10_000
+    ) as richer:
+        richer.install(change=True)
+        assert richer.status()["warnings"] == []
+        assert richer.run().texts == 12
+        assert richer.verify().ok
 
 
 def test_the_backfill_rests_when_the_budget_of_the_day_is_used_up(attach: Attach) -> None:

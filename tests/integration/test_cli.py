@@ -261,17 +261,17 @@ def test_status_tells_what_a_run_could_not_serve_until_one_can(
     execute(
         installed,
         """update vectorizer.vectorizer
-        set definition = jsonb_set(definition, '{embedder,provider}', '"absent:Model"')""",
+        set definition = jsonb_set(definition, '{embedder,provider}', '"late_model:Model"')""",
     )
     done = cli("run", "--url", installed)
-    assert (done.code, "No module named 'absent'" in done.err) == (2, True)
+    assert (done.code, "No module named 'late_model'" in done.err) == (2, True)
     shown = cli("status", "--url", installed).out
     assert "a worker could not serve it at" in shown
     (warning,) = cli("status", "--json", "--url", installed).json[0]["warnings"]
-    assert "cannot load embedder 'absent:Model'" in warning
+    assert "cannot load embedder 'late_model:Model'" in warning
     assert "could not serve it" in cli("doctor", "--no-models", "--url", installed).out
     assert unserved(installed) == {("blog", 1): True}
-    (tmp_path / "absent.py").write_text("from vectorizer.testing import FakeEmbedder as Model")
+    (tmp_path / "late_model.py").write_text("from vectorizer.testing import FakeEmbedder as Model")
     monkeypatch.syspath_prepend(tmp_path)
     assert cli("run", "--url", installed).code == 0
     assert cli("status", "--json", "--url", installed).json[0]["warnings"] == []

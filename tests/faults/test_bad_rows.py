@@ -80,6 +80,26 @@ def test_one_poison_row_among_many(
         check(connection, vectorizer)
 
 
+def test_a_row_that_cannot_be_written_holds_up_no_other_and_is_paid_for_once(
+    vectorizer_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    embedder = Rule()
+    with posts(vectorizer_url, embedder) as vectorizer:
+        vectorizer.install()
+        connection.execute("alter table posts_embedding_g1 add check (contents <> 'unwritable')")
+        connection.execute("update posts set body = 'unwritable' where id = 13")
+        vectorizer.run()
+        assert sorted(contents(connection)) == [n for n in range(1, 21) if n != 13]
+        assert sorted(embedder.seen) == sorted(set(embedder.seen))
+        for _ in range(_MAX_ATTEMPTS):
+            _hurry(connection)
+            vectorizer.run()
+        ((key, attempts, error),) = _dead(connection)
+        assert (key, attempts) == ({"id": 13}, _MAX_ATTEMPTS)
+        assert "violates check constraint" in error
+        assert sorted(embedder.seen) == sorted(set(embedder.seen))
+
+
 def test_a_poison_row_that_is_edited_all_the_time_still_dies(
     vectorizer_url: str, connection: psycopg.Connection[Any]
 ) -> None:

@@ -347,10 +347,11 @@ class AsyncQueue:
             base_seconds=self._retry_seconds,
         )
 
-    async def fail_batch(self, batch: Batch, error: str) -> None:
+    async def fail_batch(self, batch: Batch, error: str, *, at_once: bool = False) -> None:
         """Give back a batch of which some row failed, nobody knows which.
 
-        Its rows come back in smaller batches, until the culprit is alone and fails by itself.
+        Its rows come back in smaller batches, until the culprit is alone and fails by itself;
+        `at_once`, or after a moment for a cause that may pass.
         """
         async with self._database.transaction(pinned_plans=True) as connection:
             await self.hold(connection, batch)
@@ -362,7 +363,7 @@ class AsyncQueue:
                     "fail_batch",
                     token=batch.token,
                     error=error,
-                    delay_seconds=self._retry_seconds / 10,
+                    delay_seconds=0.0 if at_once else self._retry_seconds / 10,
                 )
             await self._execute(connection, "close_lease", token=batch.token)
 

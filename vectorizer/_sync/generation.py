@@ -134,7 +134,7 @@ class Generation:
                 raise
             # A value that cannot be read or written: some row's own fault.
             log.warning("vectorizer %s: %s", self.installation.name, error)
-            self.queue.fail_batch(batch, str(error))
+            self.queue.fail_batch(batch, str(error), at_once=True)
             return Counts(rows=batch.size, failed=1 if batch.size == 1 else 0)
         except BaseException:
             self._give_back(batch)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from vectorizer.tokens import Cutter, estimate_tokens
 from vectorizer.types import Embedder
 
-__all__ = ["Limits", "limits_of", "pack"]
+__all__ = ["Limits", "batch_rows", "limits_of", "pack"]
 
 # For embedders that name no limit: enough to fill any model, and memory stays bounded.
 _MAX_TEXTS = 2048
+# Rows of a batch.
+_FEWEST_ROWS, _MOST_ROWS = 200, 768
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,19 @@ def limits_of(embedder: Embedder) -> Limits:
         if (value := getattr(embedder, attribute, None)) is not None
     }
     return Limits(**named)
+
+
+def batch_rows(embedder: Embedder) -> int:
+    """Return how many rows to claim at once where nobody says it.
+
+    A third of the texts that the embedder takes at once, in all its calls: of the four batches
+    that a worker has in flight by default three are at the model. At least 200, as where no limit
+    is named; at most 768, which keep a worker with vectors of 1,536 dimensions below 200 MB.
+    """
+    limits = limits_of(embedder)
+    if limits.max_texts == _MAX_TEXTS and getattr(embedder, "max_texts", None) is None:
+        return _FEWEST_ROWS
+    return min(max(limits.max_texts * limits.concurrency // 3, _FEWEST_ROWS), _MOST_ROWS)
 
 
 def pack(texts: Sequence[str], limits: Limits) -> Iterator[slice]:

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int)
     parser.add_argument("--kind", choices=["run", "worker"], default="run")
     parser.add_argument("--concurrency", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=2048)
+    parser.add_argument("--batch-size", type=int)
     parser.add_argument("--dimensions", type=int, default=64)
     parser.add_argument("--retry-after")
     given = parser.parse_args()
@@ -150,7 +150,7 @@ async def run(
     url: str, embedder: OpenAIEmbedder, given: argparse.Namespace, show: Show | None
 ) -> None:
     """Do what `vectorizer run` does."""
-    drain = Drain(concurrency=given.concurrency, batch_size=given.batch_size)
+    drain = Drain(concurrency=given.concurrency)
     async with await AsyncVectorizer.connect(
         url, "item", embedder=embedder, batch_size=given.batch_size, observer=drain.observe
     ) as vectorizer:
@@ -181,7 +181,9 @@ def wait_until_done(url: str) -> None:
 
 def described(given: argparse.Namespace) -> str:
     """Return the command that does what is measured."""
-    options = f"--concurrency {given.concurrency} --batch-size {given.batch_size}"
+    options = f"--concurrency {given.concurrency}"
+    if given.batch_size is not None:
+        options += f" --batch-size {given.batch_size}"
     return f"vectorizer {given.kind} {options}"
 
 

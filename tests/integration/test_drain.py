@@ -87,7 +87,7 @@ async def make(vectorizer_url: str) -> AsyncIterator[Make]:
             lease_seconds: float = 30.0,
             **embedders: FakeEmbedder,
         ) -> tuple[Drain, list[AsyncVectorizer]]:
-            drain = Drain(concurrency=concurrency, batch_size=BATCH)
+            drain = Drain(concurrency=concurrency)
             vectorizers = []
             for name in names:
                 _fill(vectorizer_url, name)

@@ -33,6 +33,7 @@ from vectorizer.errors import (
 )
 from vectorizer.events import Observer
 from vectorizer.keys import named_keys
+from vectorizer.limits import batch_rows
 from vectorizer.naming import default_name
 from vectorizer.plan import Change, Plan, action_of, least_seconds, scaled
 from vectorizer.prices import Terms, terms_of
@@ -58,7 +59,8 @@ class Vectorizer:
     embedder: turns texts into vectors; see `vectorizer.types.Embedder`.
     options: what is embedded and how, see `vectorizer.definition.Options`; `chunk_column` is
         required.
-    batch_size: rows claimed at once; lease_seconds: how long a batch stays claimed after the
+    batch_size: rows claimed at once, see `vectorizer.limits.batch_rows` for what they are by
+        default; lease_seconds: how long a batch stays claimed after the
         last sign of life of its worker. schema: where our own tables live.
     observer: told what happens to each batch, see `vectorizer.events`.
 
@@ -75,7 +77,7 @@ class Vectorizer:
         schema_name: str = "public",
         name: str | None = None,
         embedder: Embedder,
-        batch_size: int = 200,
+        batch_size: int | None = None,
         lease_seconds: float = 30.0,
         schema: str = "vectorizer",
         observer: Observer | None = None,
@@ -112,12 +114,12 @@ class Vectorizer:
         name: str,
         embedder: Embedder,
         *,
-        batch_size: int,
+        batch_size: int | None,
         lease_seconds: float,
         observer: Observer | None,
         shared: bool = False,
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ConfigurationError(f"batch_size must be 1 or more, got {batch_size}")
         if lease_seconds <= 0:
             raise ConfigurationError(f"lease_seconds must be more than 0, got {lease_seconds}")
@@ -126,7 +128,7 @@ class Vectorizer:
         self._database = database
         self._schema = Schema(database)
         self._upkeep = Upkeep(database)
-        self._batch_size = batch_size
+        self.batch_size = batch_rows(embedder) if batch_size is None else batch_size
         self._lease_seconds = lease_seconds
         self._shared = shared
         self._generations = Generations(
@@ -140,7 +142,7 @@ class Vectorizer:
         name: str,
         *,
         embedder: Embedder | None = None,
-        batch_size: int = 200,
+        batch_size: int | None = None,
         lease_seconds: float = 30.0,
         schema: str = "vectorizer",
         database: Database | None = None,
@@ -368,7 +370,7 @@ class Vectorizer:
         named = named_keys(keys, [column.column for column in installation.key])
         deadline = time.monotonic() + timeout
         total = Counts()
-        for counts in self._generations.sync(named, self._batch_size):
+        for counts in self._generations.sync(named, self.batch_size):
             if counts is not None:
                 total.add(counts)
             elif time.monotonic() > deadline:
@@ -471,7 +473,7 @@ class Vectorizer:
 
     def _process(self, budget: RunBudget | None = None) -> Counts | None:
         try:
-            return self._generations.process(self._batch_size, budget)
+            return self._generations.process(self.batch_size, budget)
         except VectorizerPaused:
             self._generations.forget()  # it may be resumed by the next time
             raise
@@ -481,7 +483,7 @@ class Vectorizer:
         # The source was changed under us: look its names up again.
         self._generations.forget()
         try:
-            return self._generations.process(self._batch_size, budget)
+            return self._generations.process(self.batch_size, budget)
         except (DatabaseError, SourceError) as error:
             if isinstance(error, DatabaseError) and not is_drift(error):
                 raise

@@ -39,6 +39,7 @@ _HEAD = """\
 _EMBEDDER = {"provider": "minilm"}
 # Options of the worker that have no default, or none that would tell what to write.
 _EXAMPLES = {
+    "batch_size": "200",
     "schedules": '{{ {name} = "*/5 * * * *" }}',
     "listen": '"changed"',
     "verify_schedule": '"@daily"',

@@ -48,7 +48,8 @@ def command(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Vectorizers; by default all.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Rows claimed at once.", show_default="200")
+        int | None,
+        typer.Option(help="Rows claimed at once.", show_default="as the model takes them"),
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Batches in flight over all.", show_default="4")
@@ -110,7 +111,7 @@ async def _drained(
     max_tokens: int | None,
 ) -> tuple[Drain, dict[str, int]]:
     """Drain these vectorizers; return what came of it, and how many dead letters each has."""
-    drain = Drain(concurrency=options.concurrency, batch_size=options.batch_size)
+    drain = Drain(concurrency=options.concurrency)
     async with AsyncDatabase(
         url,
         schema=schema_name(),

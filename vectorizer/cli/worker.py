@@ -50,7 +50,7 @@ def command(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Rows claimed at once.", show_default=_default("batch_size")),
+        typer.Option(help="Rows claimed at once.", show_default="as the model takes them"),
     ] = None,
     lease_seconds: Annotated[
         float | None,

@@ -57,18 +57,17 @@ class _Drained:
 class Drain:
     """Drains vectorizers in turns, so that a large backlog of one does not hold up the others.
 
-    concurrency: batches in flight at once, over all; batch_size: rows in each. While the model
-    works on a batch, the next one is claimed, read and cut, and the one before is written.
+    concurrency: batches in flight at once, over all. While the model works on a batch, the next
+    one is claimed, read and cut, and the one before is written.
 
     counts: what was done so far, errors: what ended a drain early, both by name. A vectorizer is
     made with `observe` as its observer, and then added.
     """
 
-    def __init__(self, *, concurrency: int, batch_size: int) -> None:
+    def __init__(self, *, concurrency: int) -> None:
         self.counts: dict[str, Counts] = {}
         self.errors: dict[str, VectorizerError] = {}
         self._concurrency = concurrency
-        self._batch_size = batch_size
         self._left: deque[_Drained] = deque()
         self._turns: dict[_Turn, _Drained] = {}
         self._budget: RunBudget | None = None
@@ -85,7 +84,8 @@ class Drain:
         if isinstance(event, BatchClaimed):
             for drained in self._left:
                 if drained.vectorizer.name == event.vectorizer:
-                    drained.claiming, drained.more = None, event.rows >= self._batch_size
+                    drained.claiming = None
+                    drained.more = event.rows >= drained.vectorizer.batch_size
             self._wake.set()
 
     async def run(
@@ -135,7 +135,7 @@ class Drain:
     def _rows(self) -> int:
         """How many rows are done, and will be if the batches in flight are full."""
         done = sum(counts.rows for counts in self.counts.values())
-        return done + len(self._turns) * self._batch_size
+        return done + sum(drained.vectorizer.batch_size for drained in self._turns.values())
 
     def _turn(self, drained: _Drained) -> None:
         drained.claiming = turn = asyncio.create_task(drained.vectorizer.turn(self._budget))

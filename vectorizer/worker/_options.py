@@ -21,7 +21,8 @@ _Positive = Annotated[float, Field(gt=0)]
 class WorkerOptions:
     """How a worker goes about its work; all times in seconds.
 
-    concurrency: batches in flight at once, over all vectorizers; batch_size: rows in each.
+    concurrency: batches in flight at once, over all vectorizers; batch_size: rows in each, by
+        default as many as suit its model.
     lease_seconds: how long a batch stays ours after the last sign of life.
     poll_seconds: between two looks for changes while they arrive; idle_seconds: between two
         looks while none do.
@@ -37,7 +38,7 @@ class WorkerOptions:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     concurrency: _Count = 4
-    batch_size: _Count = 200
+    batch_size: _Count | None = None
     lease_seconds: _Positive = 30.0
     poll_seconds: _Positive = 0.02
     idle_seconds: _Positive = 0.25
@@ -51,8 +52,9 @@ class WorkerOptions:
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be 1 or more, got {getattr(self, name)}")
+            given = getattr(self, name)
+            if given is not None and given < 1:
+                raise ConfigurationError(f"{name} must be 1 or more, got {given}")
         for name in ("lease_seconds", "poll_seconds", "idle_seconds"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be more than 0, got {getattr(self, name)}")

@@ -67,6 +67,7 @@ class Served:
     claimed_at: float = float("-inf")
     not_before: float = float("-inf")
     held_until: float = float("-inf")
+    batch_size: int = 1
     misses: int = 0
     failures: int = 0
     works: bool = False
@@ -102,10 +103,10 @@ class Served:
             # The time of a drain on schedule is over when nothing is left to do.
             self.waits = self.scheduled and (self.waits or not (self.has_work or self.running))
 
-    def claimed(self, rows: int, wanted: int, now: float) -> None:
-        """Note that a claim has won `rows` of the `wanted`: go on at once where it was full."""
+    def claimed(self, rows: int, now: float) -> None:
+        """Note that a claim has won `rows`: go on at once where the batch was full."""
         self.claiming, self.claimed_at, self.misses = None, now, 0
-        self.logged = rows >= wanted
+        self.logged = rows >= self.batch_size
 
     def missed(self, now: float, shortest: float, longest: float) -> None:
         """Note that a claim found nothing: what was seen is held by others, so look less often."""

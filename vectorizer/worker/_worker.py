@@ -365,11 +365,12 @@ class Worker:
                 database=self._database,
                 observer=partial(self._observe, served),
             )
+            served.batch_size = served.vectorizer.batch_size
         return served.vectorizer
 
     def _observe(self, served: Served, event: Event) -> None:
         if isinstance(event, BatchClaimed):
-            served.claimed(event.rows, self.options.batch_size, time.monotonic())
+            served.claimed(event.rows, time.monotonic())
             self._found_at = time.monotonic()
             self._wake.set()
         if self._observer is not None:

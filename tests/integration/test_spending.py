@@ -234,6 +234,17 @@ def test_a_pause_that_a_provider_asks_for_holds_every_worker(attach: Attach) -> 
     assert post.vectorizer.run().texts == 21
 
 
+def test_sync_tells_that_the_budget_was_not_enough(attach: Attach) -> None:
+    post = attach(max_tokens_per_day=5 * TOKENS)
+    assert post.vectorizer.sync([1, 2]).texts == 2
+    with pytest.raises(BudgetExhausted, match="post: the budget of the day is used up"):
+        post.vectorizer.sync(range(1, 9))
+    assert len(post.embedded()) >= 5
+    # What needs no model needs no budget.
+    post.sql("delete from post where id = 1")
+    assert post.vectorizer.sync([1, 2]).deleted == 1
+
+
 def hold(post: Subject, seconds: int) -> None:
     post.sql(
         "insert into vectorizer.provider select vectorizer.provider_of(definition),"

@@ -19,6 +19,7 @@ from vectorizer.concurrency import AsyncHeartbeat
 from vectorizer.database_errors import is_data_error
 from vectorizer.definition import Installation, Relation
 from vectorizer.errors import (
+    BudgetExhausted,
     DatabaseError,
     EmbedderRefused,
     EmbedderUnavailable,
@@ -88,18 +89,30 @@ class AsyncGeneration:
     async def sync(self, keys: Sequence[Mapping[str, JSON]]) -> AsyncIterator[Counts | None]:
         """Bring the rows of these keys in step; yield what was done, None while others hold some.
 
-        keys: by the names of the key columns in the source.
+        keys: by the names of the key columns in the source. Raises BudgetExhausted in the end if
+        the budget of the day was not enough.
         """
         names = {column.column: column.name for column in self.installation.key}
         left: str | None = dumps(
             [{names[column]: value for column, value in key.items()} for key in keys], default=str
         )
+        short = False
         while left is not None:
             restraint = await self._spending.restraint()
             if restraint is not None and restraint.held is not None:
                 raise restraint.held
             batch, left = await self.queue.claim_keys(left)
-            yield None if batch is None else await self.process(batch)
+            if batch is None:
+                yield None
+            else:
+                purse = AsyncPurse(self._spending, batch)
+                yield await self._process(batch, purse)
+                short = short or purse.release_seconds > 0
+        if short:
+            raise BudgetExhausted(
+                f"vectorizer {self.installation.name}: the budget of the day is used up; the rows "
+                f"that are left wait until midnight UTC, or for a larger max_tokens_per_day"
+            )
 
     async def process(self, batch: Batch, budget: RunBudget | None = None) -> Counts:
         """Load a batch, embed what is new of it, write and ack it; return what was done.
@@ -107,13 +120,15 @@ class AsyncGeneration:
         Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; what could be embedded has
         been written then, and the rest of the batch given back.
         """
+        return await self._process(batch, AsyncPurse(self._spending, batch, budget))
+
+    async def _process(self, batch: Batch, purse: AsyncPurse) -> Counts:
         try:
             async with AsyncHeartbeat(
                 lambda: self.queue.extend(batch), self.queue.lease_seconds / 3
             ):
                 with stage("load"):
                     rows, stored = await self._store.load(batch)
-                purse = AsyncPurse(self._spending, batch, budget)
                 done = await self._pipeline.process(rows, stored, purse)
                 with stage("finish"):
                     await self._finish(batch, done)

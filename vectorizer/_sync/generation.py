@@ -20,6 +20,7 @@ from vectorizer.concurrency import Heartbeat
 from vectorizer.database_errors import is_data_error
 from vectorizer.definition import Installation, Relation
 from vectorizer.errors import (
+    BudgetExhausted,
     DatabaseError,
     EmbedderRefused,
     EmbedderUnavailable,
@@ -89,18 +90,30 @@ class Generation:
     def sync(self, keys: Sequence[Mapping[str, JSON]]) -> Iterator[Counts | None]:
         """Bring the rows of these keys in step; yield what was done, None while others hold some.
 
-        keys: by the names of the key columns in the source.
+        keys: by the names of the key columns in the source. Raises BudgetExhausted in the end if
+        the budget of the day was not enough.
         """
         names = {column.column: column.name for column in self.installation.key}
         left: str | None = dumps(
             [{names[column]: value for column, value in key.items()} for key in keys], default=str
         )
+        short = False
         while left is not None:
             restraint = self._spending.restraint()
             if restraint is not None and restraint.held is not None:
                 raise restraint.held
             batch, left = self.queue.claim_keys(left)
-            yield None if batch is None else self.process(batch)
+            if batch is None:
+                yield None
+            else:
+                purse = Purse(self._spending, batch)
+                yield self._process(batch, purse)
+                short = short or purse.release_seconds > 0
+        if short:
+            raise BudgetExhausted(
+                f"vectorizer {self.installation.name}: the budget of the day is used up; the rows "
+                f"that are left wait until midnight UTC, or for a larger max_tokens_per_day"
+            )
 
     def process(self, batch: Batch, budget: RunBudget | None = None) -> Counts:
         """Load a batch, embed what is new of it, write and ack it; return what was done.
@@ -108,11 +121,13 @@ class Generation:
         Raises EmbedderUnavailable, EmbedderRefused or DatabaseError; what could be embedded has
         been written then, and the rest of the batch given back.
         """
+        return self._process(batch, Purse(self._spending, batch, budget))
+
+    def _process(self, batch: Batch, purse: Purse) -> Counts:
         try:
             with Heartbeat(lambda: self.queue.extend(batch), self.queue.lease_seconds / 3):
                 with stage("load"):
                     rows, stored = self._store.load(batch)
-                purse = Purse(self._spending, batch, budget)
                 done = self._pipeline.process(rows, stored, purse)
                 with stage("finish"):
                     self._finish(batch, done)

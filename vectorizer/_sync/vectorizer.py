@@ -363,7 +363,8 @@ class Vectorizer:
         worker holds are waited for, at most `timeout` seconds. Text that did not change is not
         sent to the model. Rows that fail are counted, and tried again by whoever runs next.
 
-        Raises ConfigurationError for keys of another form, SyncTimeout, and what `run` raises.
+        Raises ConfigurationError for keys of another form, SyncTimeout, BudgetExhausted if
+        `max_tokens_per_day` was not enough for all of them, and what `run` raises.
         """
         self._generations.check()
         installation = (self._schema.generations(self.name))[0]

@@ -10,9 +10,9 @@ __all__ = ["SECONDS", "until"]
 SECONDS = 20  # many times what anything here takes, on a busy machine too
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
     """Wait until a condition holds: `until(lambda: queue.empty())`."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.005)

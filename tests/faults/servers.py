@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGQUIT
 
 import psycopg
+from waiting import until
 
 from vectorizer import embedded
 from vectorizer.testing.pytest_plugin import database, template
@@ -22,8 +22,8 @@ def crash(folder: Path) -> None:
     data = folder / "data"
     os.kill(int((data / "postmaster.pid").read_text().split()[0]), SIGQUIT)
     # Only when its files are gone may another one start.
-    while (data / "postmaster.pid").exists() or list(data.glob(".s.PGSQL.*.lock")):
-        time.sleep(0.01)
+    until(lambda: not (data / "postmaster.pid").exists())
+    until(lambda: not list(data.glob(".s.PGSQL.*.lock")))
 
 
 @contextmanager

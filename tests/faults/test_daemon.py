@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,7 +150,9 @@ def test_it_outlives_restarts_of_the_server(
                 else:
                     crash(folder)
                     server.close()
-                time.sleep(0.3)  # it tries in vain meanwhile
+                assert process.stderr is not None
+                while " WARNING database: " not in (line := process.stderr.readline()):
+                    assert line, "it has ended"
                 server = embedded.start(folder, durable=False)
                 ask(url, f"insert into post values ({10 + number}, 'later') returning id")
                 eventually(lambda number=number: stored(url) == 4 + number)

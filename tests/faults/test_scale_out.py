@@ -7,19 +7,20 @@ import random
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
+from functools import partial
 from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from posts import check
+from waiting import until
 
 from vectorizer import Vectorizer
 from vectorizer.testing import FakeEmbedder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 WORKERS = 8
@@ -131,12 +132,8 @@ def _write(connection: psycopg.Connection[Any], dice: random.Random) -> None:
             )
 
 
-def wait(condition: Callable[[], object]) -> None:
-    """Wait longer than `eventually` does: eight programs start on few processors."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
+# Eight programs start on few processors.
+wait = partial(until, seconds=120)
 
 
 def test_eight_workers_of_which_one_in_ten_is_killed(vectorizer_url: str, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class WorkerOptions:
     upkeep: whether this worker looks after partitions, retention and the queue's own tables.
     """
 
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     concurrency: _Count = 4
     batch_size: _Count | None = None

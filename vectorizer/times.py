@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -22,6 +23,10 @@ _SINCE_1582: Final = 0x01B21DD213814000 + 946_684_800 * 10_000_000
 _SINCE_1970: Final = 946_684_800_000
 _TIME_BASED: Final = 1
 _UNIX_BASED: Final = 7
+
+_FRACTION: Final = re.compile(r"\.\d+")
+# As PostgreSQL writes it.
+_SHORT_OFFSET: Final = re.compile(r":\d\d(\.\d+)?[+-]\d\d$")
 
 
 def id_time(identifier: UUID) -> int:
@@ -51,8 +56,7 @@ def parsed_moment(moment: datetime | str | None) -> datetime | None:
         return None
     if isinstance(moment, str):
         try:
-            # Python 3.10 does not know the Z of UTC.
-            moment = datetime.fromisoformat(moment.strip().replace("Z", "+00:00"))
+            moment = datetime.fromisoformat(_spelled_out(moment.strip()))
         except ValueError as error:
             raise InvalidArgument(
                 f"{moment!r} is not a time; write it as 2024-01-31 or 2024-01-31T12:00:00+00:00"
@@ -63,6 +67,12 @@ def parsed_moment(moment: datetime | str | None) -> datetime | None:
         return moment if moment.tzinfo is not None else moment.astimezone()
     except (OverflowError, ValueError) as error:
         raise InvalidArgument(f"{moment} is no local time: {error}") from error
+
+
+def _spelled_out(text: str) -> str:
+    """Return a time as Python 3.10 reads it: six digits of a second, minutes in the offset."""
+    text = _FRACTION.sub(lambda digits: digits[0][:7].ljust(7, "0"), text.replace("Z", "+00:00"))
+    return f"{text}:00" if _SHORT_OFFSET.search(text) else text
 
 
 class UUIDTimeRange:

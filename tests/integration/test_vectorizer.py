@@ -11,7 +11,7 @@ import json
 import threading
 import uuid
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from vectorizer.errors import (
 )
 from vectorizer.template import Template
 from vectorizer.testing import FakeEmbedder
+from vectorizer.times import parsed_moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -225,7 +226,7 @@ def in_step(db: Database, name: str = "blog") -> None:
     )
     found = []
     for identifier, chunk, text, time, metadata, _, _ in stored:
-        parsed = {**metadata, "published_time": datetime.fromisoformat(metadata["published_time"])}
+        parsed = {**metadata, "published_time": parsed_moment(metadata["published_time"])}
         found.append((identifier, chunk, text, time, parsed))
     assert counted(found) == counted(expected)
     if stored:
@@ -1054,8 +1055,7 @@ def test_run_waits_for_the_batches_of_others(db: Database, blog: Any, make: Any)
         slow = pool.submit(blog.run)
         assert started.wait(20)
         waiting = pool.submit(make().run)
-        with pytest.raises(TimeoutError):
-            waiting.result(timeout=0.5)
+        assert not wait([waiting], timeout=0.5).done
         go.set()
         assert slow.result(20).embedded == 1
         assert waiting.result(20).rows == 0

@@ -36,6 +36,7 @@ def _works(program: Path) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.timeout(1200)  # it installs everything anew
 @pytest.mark.parametrize("python", pythons() or [None], ids=lambda path: path and path.name)
 def test_the_program_runs(python: Path | None, vectorizer_url: str, tmp_path: Path) -> None:
     if python is None:

@@ -64,13 +64,15 @@ def batch_rows(embedder: Embedder) -> int:
     """Return how many rows to claim at once where nobody says it.
 
     A third of the texts that the embedder takes at once, in all its calls: of the four batches
-    that a worker has in flight by default three are at the model. At least 200, as where no limit
-    is named; at most 768, which keep a worker with vectors of 1,536 dimensions below 200 MB.
+    that a worker has in flight by default three are at the model. About 200 at least, as where no
+    limit is named; at most 768, which keep a worker with vectors of 1,536 dimensions below 200 MB.
+    Full calls, if several are needed.
     """
     limits = limits_of(embedder)
     if limits.max_texts == _MAX_TEXTS and getattr(embedder, "max_texts", None) is None:
         return _FEWEST_ROWS
-    return min(max(limits.max_texts * limits.concurrency // 3, _FEWEST_ROWS), _MOST_ROWS)
+    rows = min(max(limits.max_texts * limits.concurrency // 3, _FEWEST_ROWS), _MOST_ROWS)
+    return rows - rows % limits.max_texts if rows > limits.max_texts else rows
 
 
 def pack(texts: Sequence[str], limits: Limits) -> Iterator[slice]:

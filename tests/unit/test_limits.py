@@ -25,8 +25,9 @@ class Model:
     [
         ({}, 200),
         ({"concurrency": 64}, 200),
-        ({"max_texts": 32}, 200),
-        ({"max_texts": 128, "concurrency": 16}, 682),
+        ({"max_texts": 512}, 200),
+        ({"max_texts": 32}, 192),
+        ({"max_texts": 128, "concurrency": 16}, 640),
         ({"max_texts": 2048, "concurrency": 8}, 768),
     ],
 )

@@ -68,9 +68,9 @@ def batch_rows(embedder: Embedder) -> int:
     limit is named; at most 768, which keep a worker with vectors of 1,536 dimensions below 200 MB.
     Full calls, if several are needed.
     """
-    limits = limits_of(embedder)
-    if limits.max_texts == _MAX_TEXTS and getattr(embedder, "max_texts", None) is None:
+    if getattr(embedder, "max_texts", None) is None:
         return _FEWEST_ROWS
+    limits = limits_of(embedder)
     rows = min(max(limits.max_texts * limits.concurrency // 3, _FEWEST_ROWS), _MOST_ROWS)
     return rows - rows % limits.max_texts if rows > limits.max_texts else rows
 

@@ -11,7 +11,7 @@ import random
 import pytest
 from stress import StressPlan, stress
 
-_SECONDS = 30.0
+_SECONDS = 60.0
 
 
 @pytest.mark.parametrize("table", ["plain", "partitioned"])
